@@ -1,0 +1,156 @@
+"""Synthetic tables of known shape for the tests of the reporting."""
+
+import numpy as np
+import pandas as pd
+
+COMPONENTS = [2**i for i in range(15)]
+DIMENSIONS = 784
+
+
+def mixture_size(n: int) -> int:
+    return n * 2 * DIMENSIONS + n - 1
+
+
+def density_table(methods=None, seeds=range(5), components=COMPONENTS) -> pd.DataFrame:
+    """density.csv with BPD = best + 300 / N^slope + a shift per seed for each mixture."""
+    methods = methods or {
+        ("dmrs", "2x2"): (3.5, 0.9),
+        ("dmrs", "4x4"): (3.2, 0.8),
+        ("dmbs", "4x4"): (3.25, 0.78),
+        ("random", "4x4"): (4.6, 0.6),
+        ("frequent", "4x4"): (3.6, 0.7),
+        ("cm", "-"): (2.9, 0.95),
+    }
+    rows = []
+    for (method, grid), (best, slope) in methods.items():
+        codes = 4096 if grid != "-" else 0
+        weightings = ["uniform", "prior"] if grid != "-" else ["uniform"]
+        for seed in seeds:
+            for n in components:
+                for weights in weightings:
+                    bpd = best + 300 / n**slope * (1 if n > 1 else 1.5) + 0.02 * (seed - 2)
+                    bpd += 0.3 * (weights == "prior")
+                    key = (method, grid, codes, 0, n, weights, seed)
+                    rows.append((*key, bpd, mixture_size(n)))
+    for seed in seeds:
+        for codes in (4, 16, 32, 64, 96):
+            for weights in ("prior", "uniform"):
+                bpd = 3.3 + 6 / codes + 0.02 * (seed - 2) + 0.2 * (weights == "uniform")
+                key = ("exm", "2x2", codes, 0, codes**4, weights, seed)
+                rows.append((*key, bpd, mixture_size(codes**4)))
+        for size in (2, 4, 8, 16, 30):
+            key = ("einet", "-", 0, size, 0, "learned", seed)
+            rows.append((*key, 2.6 + 0.8 / size + 0.01 * (seed - 2), size**3 * 3136))
+    columns = ["method", "grid", "codebook_size", "size", "n_components", "weights", "seed"]
+    table = pd.DataFrame(rows, columns=[*columns, "bpd", "n_parameters"])
+    table.insert(0, "experiment", "synthetic")
+    table.insert(1, "dataset", "mnist")
+    nats = (8 - table["bpd"]) * DIMENSIONS * np.log(2)
+    return table.assign(split="test", n_images=10_000, log_likelihood=nats, code_version="abc")
+
+
+def inpainting_table(density: pd.DataFrame) -> pd.DataFrame:
+    """inpainting.csv for the same models, at the three numbers of components."""
+    largest = density["n_components"][density["method"] != "exm"].max()
+    chosen = density["n_components"].isin([0, 64, 1024, largest]) | (density["method"] == "exm")
+    rng = np.random.default_rng(0)
+    tables = []
+    for mask in ("left", "right", "top", "bottom", "centre"):
+        table = density[chosen].drop(columns=["log_likelihood", "split"])
+        n = len(table)
+        baseline = table["method"].isin(["cm", "einet"])
+        table = table.assign(
+            mask=mask,
+            n_scored=1000,
+            conditional_bpd=table["bpd"] + 0.3 * rng.random(n),
+            mean_squared_error=0.05,
+            mean_absolute_error=0.1,
+            accuracy_sample=0.9 + 0.01 * rng.random(n),
+            accuracy_mean=0.9,
+            sharpness_sample=np.where(baseline, 0.6, 0.9) + 0.02 * rng.random(n),
+            sharpness_mean=0.5,
+            coherence_sample=np.where(baseline, 1.6, 1.2) + 0.02 * rng.random(n),
+            coherence_mean=1.0,
+        )
+        tables.append(table.drop(columns="bpd"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def costs_table(seeds=range(3), components=COMPONENTS, codes=4096) -> pd.DataFrame:
+    rows = [
+        (grid, codes, seed, method, n, factor * n * cells * codes, 10 * n * cells * codes)
+        for grid, cells in (("2x2", 4), ("4x4", 16))
+        for seed in seeds
+        for n in components
+        for method, factor in (("dmrs", 1.3), ("dmbs", 1.0 + seed / 10), ("frequent", 0))
+    ]
+    columns = ["grid", "codebook_size", "seed", "method", "n_components", "evaluations"]
+    table = pd.DataFrame(rows, columns=[*columns, "weighting_evaluations"])
+    power = table["grid"].map({"2x2": 4.0, "4x4": 16.0})
+    return table.assign(latents_enumerated=table["codebook_size"].astype(float) ** power)
+
+
+def sizes_table(seeds=range(2)) -> pd.DataFrame:
+    parts = [
+        ("vqvae-2x2-K4096", "2x2", 4096, {"encoder": 1.6e6, "codebook": 1.05e6, "decoder": 1.5e6}),
+        ("vqvae-4x4-K4096", "4x4", 4096, {"encoder": 7e6, "codebook": 2.1e6, "decoder": 6.9e6}),
+        ("cm", "-", 0, {"decoder": 328_000}),
+    ]
+    rows = [
+        ("synthetic", "mnist", model, grid, codes, 0, seed, part, int(number), 0.1, 12.0)
+        for model, grid, codes, numbers in parts
+        for seed in seeds
+        for part, number in numbers.items()
+    ]
+    columns = ["experiment", "dataset", "model", "grid", "codebook_size", "size", "seed", "part"]
+    return pd.DataFrame(rows, columns=[*columns, "n_parameters", "codebook_usage", "perplexity"])
+
+
+def history_table(models=("vqvae-2x2-K16", "cm", "einet-4", "prior-4x4-K4096"), seeds=range(3)):
+    rows = []
+    for m, model in enumerate(models):
+        for seed in seeds:
+            end = 30 + 5 * seed
+            for epoch in range(1, end + 1):
+                loss = 2000 / epoch - 900 + 20 * seed + 100 * m
+                validation = loss + 0.02 * (epoch - 15) ** 2
+                rows.append((model, seed, epoch, loss, validation, epoch == 22))
+    columns = ["model", "seed", "epoch", "train_loss", "validation_loss", "best"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def codebook_table(sizes=(("2x2", 16), ("2x2", 4096), ("4x4", 4096)), seeds=range(3)):
+    rows = []
+    for grid, codes in sizes:
+        for seed in seeds:
+            used = min(codes, 40 + 300 * seed)
+            weight = 1 / np.arange(1, used + 1)
+            frequency = np.concatenate([weight / weight.sum(), np.zeros(codes - used)])
+            rows += [(grid, codes, seed, r + 1, f) for r, f in enumerate(frequency)]
+    return pd.DataFrame(rows, columns=["grid", "codebook_size", "seed", "rank", "frequency"])
+
+
+def pictures(methods=("dmrs 2x2", "dmrs 4x4", "dmbs 4x4", "cm", "einet"), h=28, digits=10):
+    """Arrays of pictures.npz: rings of different radius for digits."""
+    y, x = np.mgrid[:h, :h] / (h - 1) - 0.5
+    radii = 0.1 + 0.03 * np.arange(digits)
+    truth = np.exp(-(((np.hypot(x, y) - radii[:, None, None]) / 0.05) ** 2)).astype(np.float32)
+    half, quarter = h // 2, h // 4
+    hidden = np.zeros((5, h, h), dtype=bool)
+    hidden[0, :, :half] = hidden[1, :, half:] = True
+    hidden[2, :half] = hidden[3, half:] = True
+    hidden[4, quarter : h - quarter, quarter : h - quarter] = True
+    m = len(methods)
+    rng = np.random.default_rng(0)
+    samples = truth[None, None, :, None] + 0.2 * rng.random((m, 5, digits, 3, h, h))
+    samples = np.where(hidden[None, :, None, None], samples, truth[None, None, :, None])
+    return {
+        "methods": np.array(methods),
+        "masks": np.array(["left", "right", "top", "bottom", "centre"]),
+        "digits": np.arange(digits),
+        "hidden": hidden,
+        "truth": truth,
+        "samples": samples.astype(np.float32),
+        "means": samples.mean(3).astype(np.float32),
+        "unconditional": (truth[None] + 0.1 * rng.random((m, digits, h, h))).astype(np.float32),
+    }

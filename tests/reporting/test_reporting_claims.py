@@ -1,0 +1,187 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic_tables import costs_table, density_table, inpainting_table
+
+from vqdistill.errors import InputError
+from vqdistill.reporting import claims
+from vqdistill.reporting.claims import Tables, Threshold, judge, verdict
+
+EMPTY = pd.DataFrame()
+
+
+@pytest.fixture(scope="module")
+def density():
+    return density_table()
+
+
+def table(rows):
+    """density.csv from (method, grid, n_components, n_parameters, seed, bpd)."""
+    columns = ["method", "grid", "n_components", "n_parameters", "seed", "bpd"]
+    made = pd.DataFrame(rows, columns=columns)
+    weights = made["method"].map({"exm": "prior", "einet": "learned"}).fillna("uniform")
+    return made.assign(weights=weights, split="test", codebook_size=8, size=0)
+
+
+def rows_of(claim, density, inpainting=EMPTY, costs=EMPTY, real_accuracy=0.0):
+    found = judge(Tables(density, inpainting, costs, real_accuracy))
+    return found[found["claim"] == claim].reset_index(drop=True)
+
+
+@pytest.mark.parametrize(
+    ("side", "low", "high", "expected"),
+    [
+        ("at most", 0.1, 0.9, "reproduced"),
+        ("at most", 1.1, 2.0, "not reproduced"),
+        ("at most", 0.5, 1.5, "undecided"),
+        ("above", 1.1, 2.0, "reproduced"),
+        ("above", 0.1, 1.0, "not reproduced"),
+        ("above", 0.5, 1.5, "undecided"),
+        ("within", -0.9, 0.9, "reproduced"),
+        ("within", 1.1, 2.0, "not reproduced"),
+        ("within", -2.0, -1.1, "not reproduced"),
+        ("within", 0.5, 1.5, "undecided"),
+        ("within", -3.0, 3.0, "undecided"),
+    ],
+)
+def test_verdict_in_each_direction(side, low, high, expected):
+    threshold = Threshold(side, 1.0, "", "")
+    assert verdict(low, high, 5, threshold) == expected
+    assert verdict(low, high, 1, threshold) == "undecided"
+
+
+def test_gap_to_exact_model_is_paired_over_seeds():
+    gaps = [0.02, 0.05, 0.03]
+    rows = []
+    for seed, gap in enumerate(gaps):
+        rows += [("exm", "2x2", 4, 4, seed, 9.0), ("exm", "2x2", 81, 81, seed, 3.0 + seed)]
+        rows += [("dmrs", "2x2", n, n, seed, 3.0 + seed + gap + 64 / n - 1) for n in (1, 8, 64)]
+    found = rows_of(1, table(rows))
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(gaps), scale=stats.sem(gaps))
+    np.testing.assert_allclose(
+        found.loc[0, ["value", "low", "high"]].astype(float), [np.mean(gaps), low, high], rtol=1e-5
+    )
+    assert found.loc[0, "verdict"] == "reproduced"
+    # 64 / n: from N = 8 seven bits of 63 are left, which is more than a tenth
+    assert found.loc[1, "value"] == 1.0
+    assert found.loc[1, "verdict"] == "not reproduced"
+
+
+def test_each_claim_has_rows_and_a_statement(density):
+    found = judge(Tables(density, inpainting_table(density), costs_table(), 0.99))
+    assert list(found["claim"].unique()) == list(range(1, 9))
+    assert list(found.columns) == claims.COLUMNS
+    assert not found.isna().any(axis=None)
+    assert (found["n_seeds"] >= 3).all()
+    assert set(found["verdict"]) <= {"reproduced", "not reproduced", "undecided"}
+
+
+def test_nothing_measured_is_undecided_without_numbers():
+    found = judge(Tables(table([]), EMPTY, EMPTY))
+    assert set(found["claim"]) == set(range(1, 9))
+    assert set(found["verdict"]) == {"undecided"}
+    assert (found[["value", "low", "high"]] == "-").all(axis=None)
+    assert found["measure"].str.endswith("not measured in this experiment").all()
+
+
+def test_one_seed_decides_nothing(density):
+    one = density[density["seed"] == 0]
+    found = judge(Tables(one, inpainting_table(one), costs_table(seeds=[0]), 0.99))
+    assert set(found["verdict"]) == {"undecided"}
+
+
+def test_beam_that_is_worse_everywhere_is_not_reproduced():
+    rows = [
+        (method, "4x4", n, n, seed, 3.0 + 1 / n + worse + 0.001 * seed)
+        for method, worse in (("dmrs", 0.0), ("dmbs", 0.4))
+        for n in (1, 2, 4, 8)
+        for seed in range(3)
+    ]
+    found = rows_of(2, table(rows))
+    np.testing.assert_allclose(found["value"].astype(float), 0.4)
+    assert set(found["verdict"]) == {"not reproduced"}
+
+
+def test_continuous_mixture_is_compared_where_both_have_sizes():
+    rows = []
+    for seed in range(3):
+        # CM is better at N = 4 and 16, much worse at N = 1 which the distilled model lacks
+        rows += [("cm", "-", n, n, seed, b) for n, b in ((1, 99.0), (4, 3.0), (16, 2.0))]
+        rows += [("dmrs", "2x2", n, n, seed, b) for n, b in ((4, 4.0), (8, 3.0), (64, 0.0))]
+    found = rows_of(3, table(rows))
+    # at 16 the distilled model is between 3.0 (at 8) and 0.0 (at 64): a third of the way, 2.0
+    np.testing.assert_allclose(found["value"].astype(float), [0.0, 0.0], atol=1e-12)
+    assert set(found["verdict"]) == {"not reproduced"}
+    alone = [r if r[0] == "cm" else (*r[:2], 100 * r[2], 100 * r[3], *r[4:]) for r in rows]
+    apart = rows_of(3, table(alone))
+    assert apart["measure"].str.endswith("not measured in this experiment").all()
+
+
+def test_plateau_from_the_gain_per_doubling():
+    bpd = {1: 10.0, 2: 8.0, 4: 7.0, 16: 6.9, 32: 6.88}
+    rows = [("dmbs", "4x4", n, n, s, b + s) for n, b in bpd.items() for s in range(3)]
+    found = rows_of(4, table(rows))
+    last, ratio = found["value"].astype(float)
+    assert last == pytest.approx(0.02)
+    assert ratio == pytest.approx((0.05 + 0.02) / 3, rel=1e-5)  # 4 to 16 are two doublings
+    assert set(found["verdict"]) == {"reproduced"}
+
+
+def test_einet_is_interpolated_over_log_parameters_in_the_overlap_only():
+    rows = []
+    for seed in range(2):
+        rows += [("einet", "-", 0, p, seed, b) for p, b in ((100, 4.0), (10_000, 2.0))]
+        rows += [("cm", "-", n, n * 100, seed, b) for n, b in ((0.1, 0.0), (10, 3.5), (1000, 0.0))]
+    found = rows_of(5, table(rows))
+    # overlap 100 to 10,000: cm 1.75, 3.5, 1.75 and EiNet 4, 3, 2 at 100, 1,000, 10,000
+    assert float(found.loc[0, "value"]) == pytest.approx(1.75 - 4.0)
+    assert found.loc[0, "verdict"] == "not reproduced"
+
+
+def test_digit_accuracy_runs_from_chance_to_real_images(density):
+    inpainting = inpainting_table(density).assign(accuracy_sample=0.55)
+    found = rows_of(6, density, inpainting, real_accuracy=1.0)
+    np.testing.assert_allclose(found["value"].astype(float), 0.5)
+    assert set(found["verdict"]) == {"not reproduced"}
+    right = rows_of(6, density, inpainting.assign(accuracy_sample=0.98), real_accuracy=0.99)
+    assert set(right["verdict"]) == {"reproduced"}
+
+
+def test_sharper_means_nearer_to_the_truth_on_either_side(density):
+    inpainting = inpainting_table(density)
+    baseline = inpainting["method"].isin(["cm", "einet"])
+    inpainting["sharpness_sample"] = np.where(baseline, 1.3, 0.9)
+    inpainting["coherence_sample"] = np.where(baseline, 1.1, 1.5)
+    found = rows_of(7, density, inpainting)
+    sharp = found["measure"].str.contains("sharpness")
+    np.testing.assert_allclose(found.loc[sharp, "value"].astype(float), 0.2)
+    assert set(found.loc[sharp, "verdict"]) == {"reproduced"}
+    np.testing.assert_allclose(found.loc[~sharp, "value"].astype(float), -0.4)
+    assert set(found.loc[~sharp, "verdict"]) == {"not reproduced"}
+
+
+def test_costs_from_the_counts():
+    costs = costs_table()
+    found = rows_of(8, table([]), costs=costs)
+    # the synthetic beam counts (1 + seed / 10) N H W K
+    np.testing.assert_allclose(found["value"].astype(float)[[0, 3]], 1.1)
+    np.testing.assert_allclose(found["value"].astype(float)[[1, 4]], 1.0, rtol=1e-5)
+    assert found.loc[5, "value"] == pytest.approx(1.1 * 2**14 * 16 / 4096.0**15, rel=1e-5)
+    assert set(found["verdict"]) == {"reproduced"}
+    quadratic = costs.assign(evaluations=costs["evaluations"] * costs["n_components"])
+    found = rows_of(8, table([]), costs=quadratic)
+    assert found.loc[1, "value"] == pytest.approx(2.0)
+    assert set(found.loc[[0, 1], "verdict"]) == {"not reproduced"}
+
+
+def test_a_size_that_one_seed_lacks_is_refused():
+    rows = [("dmrs", "2x2", n, n, s, 1.0) for n in (1, 2) for s in range(2)][:-1]
+    with pytest.raises(InputError, match="DMRS 2×2"):
+        judge(Tables(table(rows), EMPTY, EMPTY))
+
+
+def test_each_threshold_says_why():
+    found = claims.thresholds()
+    assert found["why"].str.len().min() > 20
+    assert found["side"].isin(["at most", "above", "within"]).all()

@@ -1,0 +1,198 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from synthetic_tables import (
+    codebook_table,
+    costs_table,
+    density_table,
+    history_table,
+    inpainting_table,
+    pictures,
+    sizes_table,
+)
+
+from vqdistill.errors import InputError
+from vqdistill.reporting import figures, style
+from vqdistill.reporting.figures.density import axis_limits, density_curves
+from vqdistill.reporting.figures.pictures import ink
+from vqdistill.reporting.tables import density_summary, inpainting_summary
+
+FEW = {("dmrs", "2x2"): (3.5, 0.9), ("mine", "4x4"): (3.3, 0.7)}
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return density_summary(density_table(components=[1, 16, 256, 4096]))
+
+
+def drawn_lines(figure):
+    """Label -> line of every labelled line of the first axes."""
+    lines = figure.axes[0].lines
+    return {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
+
+
+def test_points_of_figure_1_are_the_tables_values(summary):
+    lines = drawn_lines(figures.density_figure(summary, sizes_table()))
+    rows = summary[(summary["method"] == "dmbs") & (summary["weights"] == "uniform")]
+    np.testing.assert_array_equal(lines["DMBS 4×4"].get_xdata(), rows["n_parameters"])
+    np.testing.assert_array_equal(lines["DMBS 4×4"].get_ydata(), rows["bpd_mean"])
+    exact = summary[(summary["method"] == "exm") & (summary["weights"] == "prior")]
+    crosses = lines["ExM 2×2 (K above)"]
+    np.testing.assert_array_equal(crosses.get_ydata(), exact["bpd_mean"])
+    assert crosses.get_linestyle() == "None"
+    assert crosses.get_marker() == "x"
+
+
+def test_marks_of_figure_1_follow_the_paper(summary):
+    lines = drawn_lines(figures.density_figure(summary, sizes_table()))
+    assert lines["DMRS 2×2"].get_marker() == "s"
+    assert lines["DMRS 2×2"].get_markerfacecolor() == "white"
+    assert lines["EiNet"].get_markerfacecolor() == lines["EiNet"].get_color()
+    assert lines["DMRS 2×2"].get_linestyle() != lines["DMRS 4×4"].get_linestyle()
+
+
+def test_band_of_figure_1_is_the_interval():
+    summary = density_summary(density_table(FEW, components=[1, 4]))
+    figure = figures.density_figure(summary, sizes_table())
+    colour = to_rgb(style.METHODS["dmrs"].colour)
+    bands = [c for c in figure.axes[0].collections if isinstance(c, PolyCollection)]
+    band = next(c for c in bands if tuple(c.get_facecolor()[0][:3]) == colour)
+    rows = summary[(summary["method"] == "dmrs") & (summary["weights"] == "uniform")]
+    corners = band.get_paths()[0].vertices[:, 1]
+    assert corners.min() == pytest.approx(rows["bpd_low"].min())
+    assert corners.max() == pytest.approx(rows["bpd_high"].max())
+
+
+def test_dotted_lines_stand_at_the_teachers_sizes(summary):
+    axes = figures.density_figure(summary, sizes_table()).axes[0]
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    found = {line.get_xdata()[0]: line.get_color() for line in dotted}
+    assert set(found) == {4.15e6, 16e6, 328_000}
+    assert found[328_000] == style.RED
+    assert found[16e6] != style.RED
+
+
+def test_means_above_the_axis_are_counted(summary):
+    axes = figures.density_figure(summary, sizes_table()).axes[0]
+    curves = density_curves(summary)
+    high = axis_limits(curves)[1]
+    count = sum(int((curve.rows["bpd_mean"] > high).sum()) for curve in curves)
+    assert axes.get_ylim()[1] == high
+    assert count > 0
+    assert f"{count} means lie above the axis" in axes.get_title(loc="right")
+
+
+def test_limits_show_the_best_of_every_curve_but_controls(summary):
+    curves = density_curves(summary)
+    low, high = axis_limits(curves)
+    for curve in curves:
+        if not curve.style.control:
+            assert low < curve.rows["bpd_mean"].min() < high
+
+
+def test_unknown_methods_get_a_look_of_their_own():
+    looks = style.method_styles(["mine", "cm", "another", "dmrs"])
+    assert list(looks) == ["dmrs", "cm", "another", "mine"]
+    assert looks["mine"].label == "MINE"
+    assert len({look.colour for look in looks.values()}) == 4
+    assert len({look.marker for look in looks.values()}) == 4
+
+
+def test_known_methods_differ_without_colour():
+    looks = [(look.marker, look.filled) for look in style.METHODS.values()]
+    assert len(set(looks)) == len(looks)
+
+
+def test_titles_of_trained_models():
+    assert style.model_title("vqvae-2x2-K16") == "VQ-VAE 2×2, K = 16"
+    assert style.model_title("einet-4") == "EiNet, K = 4"
+    assert style.model_title("cm") == "CM"
+    names = ["einet-16", "cm", "vqvae-4x4-K8", "einet-4", "vqvae-2x2-K16"]
+    ordered = ["vqvae-2x2-K16", "vqvae-4x4-K8", "cm", "einet-4", "einet-16"]
+    assert sorted(names, key=style.model_order) == ordered
+
+
+@pytest.mark.parametrize("seeds", [[0], range(3)])
+def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
+    density = density_table(FEW, seeds=seeds, components=[1, 4, 16])
+    summary = density_summary(density)
+    scores = inpainting_summary(inpainting_table(density))
+    references = pd.DataFrame(
+        {"grid": ["2x2"], "codebook_size": 4096, "seed": 0, "reconstruction_bpd": 1.0}
+    )
+    drawn = [
+        figures.density_figure(summary, sizes_table(), references),
+        figures.density_figure(summary[summary["method"] == "exm"], sizes_table().iloc[:0]),
+        figures.weights_figure(summary),
+        figures.scores_figure(scores, 0.99),
+        figures.costs_figure(costs_table(seeds=seeds)),
+        figures.costs_figure(costs_table(seeds=seeds, codes=4, components=[1, 4])),
+        figures.training_figure(history_table(seeds=seeds)),
+        figures.training_figure(history_table(models=["cm"], seeds=seeds)),
+        figures.codebook_figure(codebook_table(seeds=seeds)),
+    ]
+    for figure in drawn:
+        if len(seeds) == 1:  # laying out takes a second each
+            figure.savefig(tmp_path / "figure.png", dpi=40)
+        assert figure.get_size_inches()[0] <= style.PAGE_WIDTH
+
+
+def test_scores_figure_shows_the_tables_values():
+    scores = inpainting_summary(inpainting_table(density_table(FEW, components=[1, 4])))
+    axes = figures.scores_figure(scores).axes[0]
+    drawn = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
+    rows = scores[(scores["method"] == "einet") & (scores["size"] == 30)].set_index("mask")
+    masks = ["left", "right", "top", "bottom", "centre"]
+    np.testing.assert_array_equal(drawn["EiNet"], rows.loc[masks, "conditional_bpd_mean"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "size"),
+    [(["cm"], 8), (["exm 2x2", "dmrs 2x2", "dmrs 4x4", "dmbs 4x4", "mine 4x4", "cm", "einet"], 28)],
+)
+def test_pictures_fit_a_page(methods, size, tmp_path):
+    arrays = pictures(methods, h=size)
+    for figure in (
+        figures.inpainting_figure(arrays),
+        figures.inpainting_sheet(arrays, "centre"),
+        figures.samples_figure(arrays),
+    ):
+        figure.savefig(tmp_path / "figure.png", dpi=40)
+        width, height = figure.get_size_inches()
+        assert width <= style.PAGE_WIDTH + 1e-9
+        assert height <= 9.5
+
+
+def test_observed_ink_is_blue_and_hidden_ink_is_red():
+    hidden = np.array([[True, False]])
+    full = ink(np.ones((1, 2)), hidden)
+    np.testing.assert_allclose(full[0, 0], style.UNOBSERVED)
+    np.testing.assert_allclose(full[0, 1], style.OBSERVED)
+    query = ink(np.ones((1, 2)), hidden, blank=True)
+    np.testing.assert_allclose(query[0, 0], style.UNOBSERVED_PAPER)
+    np.testing.assert_allclose(query[0, 1], style.OBSERVED)
+
+
+def test_pictures_lacking_a_key_or_mask_are_refused():
+    arrays = pictures(["cm"], h=8)
+    with pytest.raises(InputError, match="corner"):
+        figures.inpainting_sheet(arrays, "corner")
+    del arrays["means"]
+    with pytest.raises(InputError, match="means"):
+        figures.inpainting_figure(arrays)
+
+
+def test_saved_twice_the_bytes_are_the_same(tmp_path):
+    table = codebook_table(sizes=[("2x2", 16)])
+    first, second = (
+        figures.save(figures.codebook_figure(table), tmp_path / name / "codebook")
+        for name in ("one", "two")
+    )
+    assert [path.suffix for path in first] == [".png", ".pdf", ".svg"]
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(
+        path.name for path in first
+    )

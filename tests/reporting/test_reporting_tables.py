@@ -1,0 +1,202 @@
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic_tables import (
+    codebook_table,
+    costs_table,
+    density_table,
+    history_table,
+    inpainting_table,
+    sizes_table,
+)
+
+from vqdistill.errors import InputError
+from vqdistill.reporting import claims, records, tables
+from vqdistill.reporting.dictionary import COLUMNS, data_dictionary
+
+SMALL = {("dmrs", "2x2"): (3.5, 0.9), ("cm", "-"): (3.0, 0.9)}
+
+
+@pytest.fixture(scope="module")
+def density():
+    return density_table(SMALL, components=[1, 4, 16])
+
+
+def record(**changes):
+    return {
+        "experiment": "e",
+        "dataset": "d",
+        "step": "train_vqvae",
+        "model": "vqvae",
+        "grid": "2x2",
+        "codebook_size": 16,
+        "seed": 0,
+        "settings": {"learning_rate": 1e-3, "seed": 0},
+        "code_version": "abc",
+        "device": "cpu",
+        "wall_seconds": 1.5,
+        "peak_memory_mb": 300,
+        "parameters": {"encoder": 10, "codebook": 5, "decoder": 9},
+        "codebook_usage": 0.5,
+        "perplexity": 6.0,
+        "epochs_run": 4,
+        "best_epoch": 3,
+        "stopped_by": "patience",
+        "best_validation": -2.0,
+    } | changes
+
+
+def test_t_interval_is_scipys():
+    values = [1.0, 2.5, 3.0, 7.0]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    np.testing.assert_allclose(tables.t_interval(values), [np.mean(values), low, high])
+
+
+def test_one_seed_has_its_mean_as_interval():
+    assert tables.t_interval([2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_density_summary_over_seeds(density):
+    summary = tables.density_summary(density)
+    keys = {"method": "dmrs", "n_components": 4, "weights": "uniform"}
+    chosen = (density[list(keys)] == pd.Series(keys)).all(axis=1)
+    values = density.loc[chosen, "bpd"]
+    row = summary[(summary[list(keys)] == pd.Series(keys)).all(axis=1)].iloc[0]
+    low, high = stats.t.interval(0.95, 4, loc=values.mean(), scale=stats.sem(values))
+    assert row["n_seeds"] == 5
+    found = row[["bpd_mean", "bpd_std", "bpd_low", "bpd_high"]].astype(float)
+    np.testing.assert_allclose(found, [values.mean(), values.std(ddof=1), low, high])
+    assert not summary.isna().any(axis=None)
+
+
+def test_summary_of_one_seed_has_no_nan(density):
+    summary = tables.density_summary(density[density["seed"] == 3])
+    assert not summary.isna().any(axis=None)
+    assert (summary["bpd_std"] == 0).all()
+    assert (summary["bpd_low"] == summary["bpd_high"]).all()
+
+
+@pytest.mark.parametrize("column", ["n_images", "n_parameters", "code_version"])
+def test_summary_refuses_seeds_measured_differently(density, column):
+    table = density.copy()
+    table.loc[0, column] = "other" if column == "code_version" else 7
+    with pytest.raises(InputError, match=column):
+        tables.density_summary(table)
+
+
+def test_gather_joins_and_sorts(density):
+    parts = {f"{s}.csv": density[density["seed"] == s] for s in (4, 2, 0, 1, 3)}
+    gathered = tables.gather(parts)
+    assert list(gathered.columns) == list(density.columns)
+    expected = density.sort_values([*tables.KEYS, "split"], ignore_index=True)
+    pd.testing.assert_frame_equal(gathered, expected)
+    backwards = tables.gather(dict(reversed(parts.items())))
+    pd.testing.assert_frame_equal(gathered, backwards)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"experiment": "other"}, "experiment"),
+        ({"dataset": "other"}, "dataset"),
+        ({"n_images": 3}, "n_images"),
+        ({"bpd": np.nan}, "bpd"),
+        ({"seed": 0}, "twice"),
+        ({"new": 1}, "columns"),
+    ],
+)
+def test_gather_names_the_files_it_refuses(density, change, message):
+    parts = {"zero.csv": density[density["seed"] == 0], "one.csv": density[density["seed"] == 1]}
+    parts["one.csv"] = parts["one.csv"].assign(**change)
+    with pytest.raises(InputError, match=message) as raised:
+        tables.gather(parts)
+    assert "one.csv" in str(raised.value)
+
+
+def test_check_complete_names_what_is_missing(density):
+    expected = density[tables.KEYS]
+    tables.check_complete(density, expected)
+    lacking = density[~((density["seed"] == 2) & (density["method"] == "cm"))]
+    with pytest.raises(InputError, match=r"method=cm .*seed=2"):
+        tables.check_complete(lacking, expected)
+    with pytest.raises(InputError, match="bpd"):
+        tables.check_complete(density.assign(bpd=np.nan), expected)
+
+
+def test_largest_models_have_their_standard_weights(density):
+    largest = tables.largest_models(inpainting_table(density))
+    assert set(largest.loc[largest["method"] == "exm", "weights"]) == {"prior"}
+    assert set(largest.loc[largest["method"] == "exm", "codebook_size"]) == {96}
+    assert set(largest.loc[largest["method"] == "dmrs", "weights"]) == {"uniform"}
+    assert set(largest.loc[largest["method"] == "dmrs", "n_components"]) == {16}
+    assert set(largest.loc[largest["method"] == "einet", "size"]) == {30}
+
+
+def test_model_sizes_and_timings():
+    runs = {
+        "a.json": record(),
+        "b.json": record(seed=1, settings={"learning_rate": 1e-3, "seed": 1}),
+        "c.json": record(model="cm", grid="-", codebook_size=0, parameters={"decoder": 7}),
+    }
+    sizes = records.model_sizes(runs)
+    assert list(sizes["model"]) == ["cm"] + 6 * ["vqvae-2x2-K16"]
+    encoder = sizes[(sizes["part"] == "encoder") & (sizes["seed"] == 1)].iloc[0]
+    assert encoder["n_parameters"] == 10
+    assert encoder["codebook_usage"] == 0.5
+    times = records.timings(runs)
+    assert list(times["stopped_by"]) == ["patience"] * 3
+    assert not times.isna().any(axis=None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"settings": {"learning_rate": 2e-3}}, {"experiment": "x"}, {"code_version": "x"}],
+)
+def test_records_of_different_settings_are_refused(change):
+    runs = {"a.json": record(), "b.json": record(seed=1, **change)}
+    with pytest.raises(InputError, match=r"b\.json and a\.json"):
+        records.model_sizes(runs)
+
+
+def test_a_record_without_a_key_is_named():
+    broken = record()
+    del broken["wall_seconds"]
+    with pytest.raises(InputError, match=r"a\.json: no wall_seconds"):
+        records.timings({"a.json": broken})
+
+
+def test_every_column_is_in_the_dictionary(density):
+    inpainting = inpainting_table(density)
+    made = {
+        "density": density,
+        "density_summary": tables.density_summary(density),
+        "inpainting": inpainting,
+        "inpainting_summary": tables.inpainting_summary(inpainting),
+        "model_sizes": records.model_sizes({"a.json": record()}),
+        "timings": records.timings({"a.json": record()}),
+        "claims": claims.judge(claims.Tables(density, inpainting, costs_table(), 0.99)),
+        "thresholds": claims.thresholds(),
+    }
+    for name, table in made.items():
+        assert set(table.columns) == set(COLUMNS[name]), name
+    assert set(made["model_sizes"]) == set(sizes_table())
+    for name, table in {
+        "costs": costs_table(),
+        "history": history_table(),
+        "codebook": codebook_table(),
+    }.items():
+        assert set(table.columns) <= set(COLUMNS[name]), name
+    dictionary = data_dictionary()
+    assert (dictionary[["unit", "meaning"]] != "").all(axis=None)
+
+
+def test_reporting_never_imports_torch():
+    code = (
+        "import sys, vqdistill.reporting.figures, vqdistill.reporting.claims;"
+        "import vqdistill.reporting.records; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,1 @@
+"""The tractable models, and the queries that all of them answer."""

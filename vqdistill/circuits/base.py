@@ -1,0 +1,76 @@
+"""The one interface that every tractable model answers."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from vqdistill.errors import InputError
+
+MIN_STD = 1e-3  # uniform noise of one of 256 grey levels has a standard deviation of 1.13e-3
+MAX_STD = 1.0
+
+
+class Circuit(ABC):
+    """A probabilistic circuit over D pixels with Gaussian leaves.
+
+    Images are x [B, D]. A mask `observed` is boolean, [D] for all images or [B, D] for each; where
+    it is true the pixel belongs to x_o, elsewhere to x_u, and the values of x there are ignored.
+    Log-likelihoods are float64, in nats.
+    """
+
+    n_variables: int
+
+    @property
+    @abstractmethod
+    def n_parameters(self) -> int:
+        """Two per Gaussian leaf and fan-in − 1 per sum unit, whatever the weights."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """log p(x) [B], or with a mask the marginal log p(x_o) [B], in nats."""
+
+    def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
+        """log p(x_u | x_o) = log p(x) − log p(x_o) [B], in nats."""
+        return self.log_prob(x) - self.log_prob(x, observed)
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator, leaf_means: bool = False) -> Tensor:
+        """n images [n, D] from p(x); with `leaf_means` the means of the sampled leaves."""
+
+    @abstractmethod
+    def conditional_sample(
+        self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool = False
+    ) -> Tensor:
+        """x with its unobserved pixels drawn from p(x_u | x_o) [B, D].
+
+        With `leaf_means` they are the means of the sampled leaves, which shows shapes without
+        pixel noise.
+        """
+
+    @abstractmethod
+    def conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
+        """x with its unobserved pixels replaced by E[x_u | x_o] [B, D]; exact."""
+
+    @abstractmethod
+    def conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
+        """x with its unobserved pixels replaced by the max-product state [B, D].
+
+        That is the x_u of argmax p(x_u, s | x_o) over x_u and the states s of all sum units. It is
+        exact for this joint maximum, and p(x_u | x_o) there is a lower bound of the marginal mode.
+        """
+
+    def checked(self, x: Tensor, observed: Tensor | None) -> Tensor | None:
+        """The mask as [D] or [B, D]; InputError where images or mask do not fit the circuit."""
+        if x.ndim != 2 or x.shape[1] != self.n_variables:
+            raise InputError(
+                f"images of shape {tuple(x.shape)}: this model expects [B, {self.n_variables}]"
+            )
+        if observed is None:
+            return None
+        if observed.dtype != torch.bool or observed.shape not in (x.shape, x.shape[1:]):
+            raise InputError(
+                f"mask of shape {tuple(observed.shape)} and type {observed.dtype}: expected bool,"
+                f" [{x.shape[1]}] for all images or {list(x.shape)} for each"
+            )
+        return observed.to(x.device)

@@ -1,0 +1,201 @@
+"""An experiment's configuration: checked against the schema, and resolved into each job's settings.
+
+Settings are plain values, complete in themselves: what a job gets is all that its result depends
+on besides its input files, its seed and the code.
+"""
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from vqdistill.errors import InputError
+
+EXACT_METHOD = "exm"
+MAX_EXACT_LATENTS = 2**27
+
+
+def read_schema(path: str | Path) -> dict[str, Any]:
+    """The JSON schema of configurations."""
+    return yaml.safe_load(Path(path).read_text())
+
+
+def checked(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the schema's defaults filled in.
+
+    Raises InputError, one line that names the key, what was found and what is allowed.
+    """
+    config = with_defaults(config, schema, schema)
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        raise InputError(_one_line(error))
+    _check_teachers(config)
+    for name, baseline in config["baselines"].items():
+        if "size" in baseline["settings"]:
+            raise InputError(f"config: baselines.{name}.settings.size: list it in `sizes` instead")
+    return config
+
+
+def with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """`value` with the defaults of all properties that it lacks, at every depth."""
+    if "$ref" in schema:
+        reference = root["$defs"][schema["$ref"].rpartition("/")[2]]
+        schema = reference | {k: v for k, v in schema.items() if k != "$ref"}
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        return [with_defaults(item, schema["items"], root) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    filled = {k: p["default"] for k, p in properties.items() if "default" in p} | value
+    patterns = schema.get("patternProperties", {}).values()
+    fallback = next(iter(patterns), {})
+    return {k: with_defaults(v, properties.get(k, fallback), root) for k, v in filled.items()}
+
+
+def _one_line(error: ValidationError) -> str:
+    key = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = [name for name in error.instance if name not in known]
+        name = next((n for n in unknown if repr(n) in error.message), unknown[0])
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+        return f"config: {key + '.' if key else ''}{name}: unknown key; {hint}"
+    about = error.schema.get("description", "")
+    about = f" ({about})" if about else ""
+    return f"config: {key or 'top level'}: {error.message.splitlines()[0]}{about}"
+
+
+def _check_teachers(config: dict[str, Any]) -> None:
+    seen = set()
+    for number, teacher in enumerate(config["teachers"]):
+        grid, where = teacher["grid"], f"config: teachers.{number}"
+        if grid not in config["vqvae"]["channels"]:
+            raise InputError(
+                f"{where}.grid: no channels for {grid}; add them under vqvae.channels, which has"
+                f" {', '.join(config['vqvae']['channels'])}"
+            )
+        positions = math.prod(int(side) for side in grid.split("x"))
+        for size in teacher["codebook_sizes"]:
+            if (grid, size) in seen:
+                raise InputError(f"{where}: {grid} with K = {size} stands twice; merge the methods")
+            seen.add((grid, size))
+            latents, largest = size**positions, max(config["n_components"])
+            if teacher["methods"] != [EXACT_METHOD] and largest > latents:
+                raise InputError(
+                    f"{where}: {largest} components of n_components, but K = {size} on {grid} has"
+                    f" only {latents} latents; lower n_components or raise the codebook size"
+                )
+            if EXACT_METHOD in teacher["methods"] and latents > MAX_EXACT_LATENTS:
+                raise InputError(
+                    f"{where}: exm with K = {size} on {grid} has {latents:.3g} latents, of which at"
+                    f" most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
+                )
+
+
+def teachers(config: dict[str, Any]) -> dict[str, list[str]]:
+    """The methods by source, such as '2x2-K16': one source is one VQ-VAE with its prior."""
+    return {
+        f"{teacher['grid']}-K{size}": teacher["methods"]
+        for teacher in config["teachers"]
+        for size in teacher["codebook_sizes"]
+    }
+
+
+def baselines(config: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """(method, size) by model, such as 'cm' and 'einet-8'."""
+    models = {}
+    for method, entry in config["baselines"].items():
+        for size in entry.get("sizes", [0]):
+            models[f"{method}-{size}" if size else method] = (method, size)
+    return models
+
+
+def methods(config: dict[str, Any]) -> list[str]:
+    """All methods of an experiment, in the order in which they are named."""
+    named = [method for entry in config["teachers"] for method in entry["methods"]]
+    return list(dict.fromkeys([*named, *config["baselines"]]))
+
+
+def sources_of(config: dict[str, Any], method: str) -> list[str]:
+    """The teachers or models that a method is evaluated on."""
+    distilled = [source for source, names in teachers(config).items() if method in names]
+    return distilled + [model for model, (name, _) in baselines(config).items() if name == method]
+
+
+def _split(source: str) -> tuple[str, int]:
+    grid, _, size = source.partition("-K")
+    return grid, int(size)
+
+
+def _training(config: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
+    return config["training"] | section["training"]
+
+
+def data_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of prepare_data."""
+    return config["data"]
+
+
+def vqvae_settings(config: dict[str, Any], source: str) -> dict[str, Any]:
+    """Settings of train_vqvae for one source."""
+    section = config["vqvae"]
+    grid, size = _split(source)
+    return section | {
+        "grid": grid,
+        "codebook_size": size,
+        "channels": section["channels"][grid],
+        "training": _training(config, section),
+    }
+
+
+def prior_settings(config: dict[str, Any], source: str) -> dict[str, Any]:
+    """Settings of train_prior for one source."""
+    section = config["prior"]
+    grid, size = _split(source)
+    return section | {
+        "grid": grid,
+        "codebook_size": size,
+        "width": section["width"] or config["vqvae"]["channels"][grid][-1],
+        "training": _training(config, section),
+    }
+
+
+def baseline_settings(config: dict[str, Any], model: str) -> dict[str, Any]:
+    """Settings of train_baseline for one model."""
+    method, size = baselines(config)[model]
+    section = config["baselines"][method]
+    own = section["settings"] | ({"size": size} if size else {})
+    return {"method": method, "settings": own, "training": _training(config, section)}
+
+
+def classifier_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of train_classifier."""
+    section = config["classifier"]
+    return section | {"training": _training(config, section)}
+
+
+def selection_settings(config: dict[str, Any], source: str) -> dict[str, Any]:
+    """Settings of distil for one source."""
+    grid, size = _split(source)
+    return {"grid": grid, "codebook_size": size, "n_components": config["n_components"]}
+
+
+def teacher_evaluation_settings(config: dict[str, Any], source: str) -> dict[str, Any]:
+    """Settings of evaluate_teacher for one source."""
+    return selection_settings(config, source) | {"inpainting": config["inpainting"]}
+
+
+def baseline_evaluation_settings(config: dict[str, Any], model: str) -> dict[str, Any]:
+    """Settings of evaluate_baseline for one model."""
+    method, size = baselines(config)[model]
+    return {
+        "method": method,
+        "size": size,
+        "n_components": config["n_components"],
+        "inpainting": config["inpainting"],
+    }

@@ -1,0 +1,226 @@
+"""Images as all steps see them: a fixed split, grey levels, and dequantisation.
+
+A pixel of grey level v ∈ {0, …, L − 1} becomes x = (v + u)/L with u ~ U[0, 1). Training draws u
+anew each time an image is seen; validation, test and the evaluated part of the training images
+have their noise fixed once, the same for every model.
+"""
+
+import gzip
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqdistill.errors import InputError
+from vqdistill.files import read_arrays
+from vqdistill.randomness import derived_seed
+
+DATA_VARIABLE = "VQDISTILL_DATA"
+EVALUATED = ("test", "validation", "train")
+N_CLASSES = 10
+ENCODED_AT_ONCE = 1000
+N_HELD_OUT = {"mnist": 10_000, "fashion_mnist": 10_000, "digits": 300}  # validation images
+LEVELS = {"mnist": 256, "fashion_mnist": 256, "digits": 17}
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """A prepared dataset: raw training images, and the evaluated images with their fixed noise."""
+
+    dataset: str
+    checksum: str  # of the prepared arrays
+    levels: int
+    shape: tuple[int, int]
+    train: Tensor  # uint8 [n, D]
+    train_labels: Tensor  # int64 [n]
+    evaluated: dict[str, Tensor]  # split -> float32 [n, D] in [0, 1)
+    labels: dict[str, Tensor]  # split -> int64 [n]
+
+    @property
+    def n_variables(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+
+def bits_per_dimension(log_likelihood, n_variables: int, levels: int):
+    """−log p(x) / (D ln 2) + log₂ L, in bits, of a log-likelihood in nats."""
+    return -log_likelihood / (n_variables * np.log(2)) + np.log2(levels)
+
+
+def prepare(dataset: str, root: str | None, noise_seed: int, training_part: int) -> dict:
+    """The arrays of the prepared file: split, and noise where it is fixed.
+
+    MNIST and Fashion-MNIST: the last 10,000 training images are for validation. The digits of
+    scikit-learn, which stand in their writers' order, are permuted once and give 300 images each
+    to validation and test. `training_part` training images, the first ones, are evaluated too.
+    Raises InputError when the images can't be had or are damaged.
+    """
+    if dataset == "digits":
+        train, test = _digits()
+    elif dataset in LEVELS:
+        train, test = _torchvision_images(dataset, root)
+    else:
+        raise InputError(f"data.dataset: {dataset!r} is not known; choose one of {list(LEVELS)}")
+    held_out = N_HELD_OUT[dataset]
+    splits = {
+        "train": tuple(part[:-held_out] for part in train),
+        "validation": tuple(part[-held_out:] for part in train),
+        "test": test,
+    }
+    arrays = {"dataset": np.array(dataset), "levels": np.array(LEVELS[dataset])}
+    arrays["train_images"] = splits["train"][0]
+    for split, (images, labels) in splits.items():
+        arrays[f"{split}_labels"] = labels.astype(np.int64)
+        if split == "train":
+            images = images[:training_part]
+        noise = np.random.default_rng(derived_seed(noise_seed, f"noise {split}"))
+        arrays[f"{split}_x"] = dequantised(images, noise.random(images.shape), LEVELS[dataset])
+    content = hashlib.sha256()
+    for name in sorted(arrays):
+        content.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return arrays | {"checksum": np.array(content.hexdigest()[:16])}
+
+
+def dequantised(images: np.ndarray, noise: np.ndarray, levels: int) -> np.ndarray:
+    """(v + u)/L in float32, strictly below 1."""
+    x = ((images + noise) / levels).astype(np.float32)
+    return np.minimum(x, np.nextafter(np.float32(1), np.float32(0)))
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Images:
+    """The prepared file as tensors on `device`."""
+    arrays = read_arrays(path)
+    images = torch.from_numpy(arrays["train_images"]).flatten(1).to(device)
+    evaluated = {
+        split: torch.from_numpy(arrays[f"{split}_x"]).flatten(1).to(device) for split in EVALUATED
+    }
+    labels = {
+        split: torch.from_numpy(arrays[f"{split}_labels"])[: len(evaluated[split])].to(device)
+        for split in EVALUATED
+    }
+    return Images(
+        dataset=str(arrays["dataset"]),
+        checksum=str(arrays["checksum"]),
+        levels=int(arrays["levels"]),
+        shape=arrays["train_images"].shape[1:],
+        train=images,
+        train_labels=torch.from_numpy(arrays["train_labels"]).to(device),
+        evaluated=evaluated,
+        labels=labels,
+    )
+
+
+@dataclass(frozen=True)
+class CodeBatches:
+    """Training codes [n, H, W] with their classes [n] in batches, in a new order at each pass."""
+
+    codes: Tensor
+    classes: Tensor
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.codes) // self.batch_size)
+
+    def __call__(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.codes), generator=generator, device=generator.device)
+        for index in order.to(self.codes.device).split(self.batch_size):
+            yield self.codes[index], self.classes[index]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Training images in batches, in a new order and with new noise at each pass.
+
+    The images [n, D] stay uint8 on their device; `classes` [n], if given, go with them.
+    """
+
+    images: Tensor
+    levels: int
+    batch_size: int
+    classes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __call__(self, generator: torch.Generator) -> Iterator:
+        """x [B, D] float32, or (x, classes [B]), until all images were seen once."""
+        order = torch.randperm(len(self.images), generator=generator, device=generator.device)
+        for index in order.to(self.images.device).split(self.batch_size):
+            x = with_noise(self.images[index], self.levels, generator)
+            yield x if self.classes is None else (x, self.classes[index])
+
+
+def with_noise(images: Tensor, levels: int, generator: torch.Generator) -> Tensor:
+    """(v + u)/L float32 of uint8 images, with fresh noise."""
+    noise = torch.rand(images.shape, generator=generator, device=generator.device)
+    return (images + noise.to(images.device)) / levels
+
+
+def _digits() -> tuple:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images = digits.images.astype(np.uint8)[order]
+    labels = digits.target[order]
+    n = len(labels) - N_HELD_OUT["digits"]
+    return (images[:n], labels[:n]), (images[n:], labels[n:])
+
+
+def _torchvision_images(dataset: str, root: str | None) -> tuple:
+    from torchvision import datasets
+
+    kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[dataset]
+    folder = Path(root or os.environ.get(DATA_VARIABLE) or "data")
+    raw = folder / kind.__name__ / "raw"
+    try:
+        parts = [kind(str(folder), train=train, download=True) for train in (True, False)]
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise InputError(
+            f"data.root: {dataset} can't be had under {folder} ({reason}); put the four files of"
+            f" {kind.__name__} into {raw}, name another folder in data.root or ${DATA_VARIABLE},"
+            " or connect to the network"
+        ) from None
+    for name, md5 in kind.resources:
+        _verify(raw / name.removesuffix(".gz"), md5, dataset)
+    expected = {True: 60_000, False: 10_000}
+    for part in parts:
+        if part.data.shape != (expected[part.train], 28, 28) or len(part.targets) != len(part.data):
+            raise InputError(
+                f"{raw}: images of shape {tuple(part.data.shape)}; expected"
+                f" {(expected[part.train], 28, 28)}; delete the folder, and it is downloaded again"
+            )
+    return tuple((part.data.numpy(), part.targets.numpy()) for part in parts)
+
+
+def _verify(path: Path, md5: str, dataset: str) -> None:
+    """InputError unless the file is what was published, by its archive's or its own checksum."""
+    content = path.read_bytes()
+    archive = path.with_name(path.name + ".gz")
+    damaged = InputError(
+        f"{path}: damaged, its checksum is not that of {dataset}; delete it (and {archive.name}),"
+        " and it is downloaded again"
+    )
+    if dataset == "mnist":
+        if hashlib.sha256(content).hexdigest() != MNIST_SHA256[path.name]:
+            raise damaged
+    elif archive.exists():
+        packed = archive.read_bytes()
+        if hashlib.md5(packed).hexdigest() != md5 or gzip.decompress(packed) != content:
+            raise damaged
+    else:
+        raise InputError(
+            f"{path}: its checksum can't be verified without {archive.name}; put the archive"
+            " beside it"
+        )

@@ -1,0 +1,28 @@
+"""Selection methods: which latents of a VQ-VAE become the components of a mixture.
+
+One file is one method. It holds LABEL (its name in figures), NESTED (whether the first n of a
+larger selection are a selection of n) and
+
+    select(prior, n_components, generator, training_codes) -> selection.Selection
+
+A file added here is a method that `load_method` finds. ExM selects nothing: it takes all latents.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from vqdistill.errors import InputError
+
+NO_METHODS = {"selection", "enumeration", "exm"}
+
+
+def load_method(name: str) -> ModuleType:
+    """The module of the selection method `name`. Raises InputError where there is none."""
+    methods = sorted({module.name for module in pkgutil.iter_modules(__path__)} - NO_METHODS)
+    if name not in methods:
+        raise InputError(
+            f"selection method: found '{name}', expected one of {', '.join(methods)}; "
+            f"choose one of these or add vqdistill/distillation/<name>.py"
+        )
+    return importlib.import_module(f"{__name__}.{name}")

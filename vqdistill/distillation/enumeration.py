@@ -1,0 +1,61 @@
+"""All K^(HW) latents of a grid with log p(z|c), streamed through the tree of prefixes."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**16  # latents given at once
+PREFIXES = 2**11  # prefixes, counted once a class, that are extended at once
+
+
+def enumerate_latents(prior, chunk: int = CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields (codes int64 [n, H, W], log p(z|c) float64 [n, C], nats) in lexicographic order.
+
+    Codes count up in row-major order, the last position fastest. The conditionals of each prefix
+    and class are evaluated once, C * (1 + K + ... + K^(HW-1)) prefixes in all. Depth first over
+    chunks of prefixes: memory grows with the chunk (n <= chunk, or K where that is more) and the
+    depth HW, not with K^(HW).
+    """
+    classes = torch.arange(prior.n_classes, device=prior.device)
+    totals = torch.zeros(1, prior.n_classes, dtype=torch.float64, device=prior.device)
+    width = max(1, min(chunk // prior.codebook_size, PREFIXES // prior.n_classes))
+    yield from expand(prior, prior.begin(classes), totals, width)
+
+
+def expand(prior, prefixes, totals: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """All latents below n prefixes of length i, each under all classes, `width` children a time.
+
+    prefixes: n * C rows, the classes of one beginning side by side; totals: log p(z_<i|c) [n, C].
+    """
+    K, C, (H, W) = prior.codebook_size, prior.n_classes, prior.grid
+    log_probs = prior.next_log_probs(prefixes).unflatten(0, (-1, C))  # [n, C, K]
+    totals = (totals[:, :, None] + log_probs).transpose(1, 2).flatten(0, 1)  # [n * K, C]
+    children = torch.arange(len(totals), device=totals.device)
+    if prefixes.codes.shape[1] == H * W - 1:
+        beginnings = prefixes.codes[::C].repeat_interleave(K, dim=0)
+        codes = torch.cat([beginnings, children[:, None] % K], dim=1)
+        yield codes.unflatten(1, (H, W)), totals
+        return
+    by_class = torch.arange(C, device=totals.device)
+    for part in children.split(width):
+        parents = (part[:, None] // K * C + by_class).flatten()
+        longer = prior.extend(prefixes, parents, (part % K).repeat_interleave(C))
+        yield from expand(prior, longer, totals[part], width)
+
+
+def codes_of(index: Tensor, codebook_size: int, grid: tuple[int, int]) -> Tensor:
+    """Codes [n, H, W] at places `index` [n] of the lexicographic order."""
+    digits = index[:, None] // place_values(codebook_size, grid, index.device) % codebook_size
+    return digits.unflatten(1, grid)
+
+
+def index_of(codes: Tensor, codebook_size: int, grid: tuple[int, int]) -> Tensor:
+    """Places [n] of codes [n, H, W] in the lexicographic order; K^(HW) must be below 2^63."""
+    return (codes.flatten(1) * place_values(codebook_size, grid, codes.device)).sum(1)
+
+
+def place_values(codebook_size: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+    """K^(HW-1), ..., K, 1."""
+    places = range(grid[0] * grid[1] - 1, -1, -1)
+    return torch.tensor([codebook_size**p for p in places], device=device)

@@ -1,0 +1,1 @@
+"""One evaluation code for every tractable model: density, inpainting, and the teacher's own."""

@@ -1,0 +1,153 @@
+"""Inpainting: p(x_u | x_o) for five masks, the same queries for every model."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from vqdistill.circuits.base import Circuit
+from vqdistill.evaluation.subjects import Subject
+from vqdistill.randomness import generator
+
+log = logging.getLogger(__name__)
+
+
+def hidden_masks(shape: tuple[int, int], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The hidden pixels [D] of each mask: the four halves, and the centre square of half the
+    height and half the width."""
+    h, w = shape
+    masks = {}
+    for name, rows, columns in (
+        ("left", slice(h), slice(w // 2)),
+        ("right", slice(h), slice(w // 2, w)),
+        ("top", slice(h // 2), slice(w)),
+        ("bottom", slice(h // 2, h), slice(w)),
+        ("centre", slice(h // 4, h - h // 4), slice(w // 4, w - w // 4)),
+    ):
+        mask = torch.zeros(h, w, dtype=torch.bool, device=device)
+        mask[rows, columns] = True
+        masks[name] = mask.flatten()
+    return masks
+
+
+def inpainting_rows(
+    subject: Subject,
+    x: Tensor,
+    labels: Tensor,
+    levels: int,
+    shape: tuple[int, int],
+    sizes: list[int],
+    n_scored: int,
+    classify: Callable[[Tensor], Tensor],
+    seed: int,
+) -> Iterator[dict[str, object]]:
+    """Rows of inpainting.csv for the test images x [n, D] with labels [n].
+
+    The conditional BPD is exact and over all images; the scores of the completions are over the
+    first `n_scored`. sizes: the numbers of components that are of interest, where the subject has
+    them; its largest is always there.
+    """
+    chosen = tuple(n for n in subject.sizes if n in sizes or n == subject.sizes[-1])
+    main = next(iter(subject.log_weights or {"learned": None}))
+    joint = _by_size(subject, x, None, chosen, main)
+    scored, truth = x[:n_scored], without_noise(x[:n_scored], levels)
+    for name, hidden in hidden_masks(shape, x.device).items():
+        marginal = _by_size(subject, x, ~hidden, chosen, main)
+        for n in joint:
+            nats = (joint[n] - marginal[n]).mean().item() / int(hidden.sum())
+            circuit = subject.model(n)
+            noise = generator(seed, f"inpainting {name}")
+            sample = circuit.conditional_sample(scored, ~hidden, noise, leaf_means=True)
+            mean = circuit.conditional_mean(scored, ~hidden)
+            row = subject.keys(n, main)
+            row |= {"mask": name, "n_images": len(x)}
+            row |= {"conditional_bpd": -nats / math.log(2) + math.log2(levels)}
+            row |= {"n_scored": len(scored)} | errors(mean, scored, hidden)
+            for kind, completed in (("sample", sample), ("mean", mean)):
+                guesses = classify(torch.where(hidden, completed, truth))
+                right = (guesses == labels[: len(scored)]).double().mean().item()
+                row[f"accuracy_{kind}"] = right
+                row[f"sharpness_{kind}"] = sharpness(completed, truth, hidden, shape)
+                row[f"coherence_{kind}"] = coherence(completed, truth, hidden, shape)
+            yield row | {"n_parameters": subject.n_parameters(n)}
+        log.info("%s: inpainted %s", subject.method, name)
+
+
+def _by_size(
+    subject: Subject, x: Tensor, observed: Tensor | None, sizes: tuple[int, ...], weights: str
+) -> dict[int, Tensor]:
+    values = subject.log_probs(x, observed, sizes)
+    return {n: log_prob for n, name, log_prob in values if name == weights}
+
+
+def without_noise(x: Tensor, levels: int) -> Tensor:
+    """Dequantised images with the middle of its grey level for every pixel."""
+    return ((x * levels).floor() + 0.5) / levels
+
+
+def errors(mean: Tensor, x: Tensor, hidden: Tensor) -> dict[str, float]:
+    """Mean squared and mean absolute error of E[x_u | x_o] per hidden pixel."""
+    difference = (mean - x)[:, hidden].double()
+    return {
+        "mean_squared_error": difference.square().mean().item(),
+        "mean_absolute_error": difference.abs().mean().item(),
+    }
+
+
+def sharpness(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
+    """Mean gradient magnitude over the hidden pixels, as a ratio to that of the true images."""
+    ratio = _gradient(completed, hidden, shape) / _gradient(truth, hidden, shape)
+    return ratio.item()
+
+
+def _gradient(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Mean of √(∂x² + ∂y²) by forward differences between hidden pixels."""
+    pixels, mask = images.double().unflatten(1, shape), hidden.view(shape)
+    inside = mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:]
+    down = pixels[:, 1:, :-1] - pixels[:, :-1, :-1]
+    right = pixels[:, :-1, 1:] - pixels[:, :-1, :-1]
+    return torch.hypot(down, right)[:, inside].mean()
+
+
+def coherence(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
+    """Mean jump across the mask's border, as a ratio to that of the true images."""
+    shown = torch.where(hidden, completed, truth)
+    return (_border_jump(shown, hidden, shape) / _border_jump(truth, hidden, shape)).item()
+
+
+def _border_jump(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Mean |difference| of neighbouring pixels of which one is hidden and one is observed."""
+    pixels, mask = images.double().unflatten(1, shape), hidden.view(shape)
+    down = (pixels[:, 1:] - pixels[:, :-1])[:, mask[1:] ^ mask[:-1]]
+    right = (pixels[:, :, 1:] - pixels[:, :, :-1])[:, mask[:, 1:] ^ mask[:, :-1]]
+    return torch.cat([down, right], 1).abs().mean()
+
+
+def first_of_each_class(labels: Tensor) -> Tensor:
+    """The index of the first image of each class, in the order of the classes."""
+    return torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])
+
+
+def pictures(
+    circuit: Circuit, x: Tensor, shape: tuple[int, int], n_draws: int, n_free: int, seed: int
+) -> dict[str, Tensor]:
+    """What the figures show of a model, all with leaf means in place of pixel noise.
+
+    x: [n, D]. samples [n_masks, n, n_draws, h, w], means [n_masks, n, h, w], unconditional
+    [n_free, h, w].
+    """
+    samples, means = [], []
+    repeated = x.repeat_interleave(n_draws, 0)
+    for name, hidden in hidden_masks(shape, x.device).items():
+        noise = generator(seed, f"pictures {name}")
+        drawn = circuit.conditional_sample(repeated, ~hidden, noise, leaf_means=True)
+        samples.append(drawn.unflatten(0, (len(x), n_draws)).unflatten(-1, shape))
+        means.append(circuit.conditional_mean(x, ~hidden).unflatten(-1, shape))
+    free = circuit.sample(n_free, generator(seed, "unconditional"), leaf_means=True)
+    return {
+        "samples": torch.stack(samples),
+        "means": torch.stack(means),
+        "unconditional": free.unflatten(-1, shape),
+    }

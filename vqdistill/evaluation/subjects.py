@@ -1,0 +1,101 @@
+"""What is evaluated: a circuit, the sizes at which it is read, and its mixture weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vqdistill.circuits.base import Circuit
+from vqdistill.circuits.mixture import (
+    Mixture,
+    StreamedMixture,
+    mixture_parameters,
+    uniform_log_weights,
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A circuit of one method.
+
+    method, grid, codebook_size, size: keys of the tables. For a mixture, `sizes` are the numbers
+    n of first components that are models of their own, and `log_weights` holds, by name, the
+    weight vectors [N] under which they are read, the one that the method stands for first. Other
+    circuits are read as they are: no sizes, no weights.
+    """
+
+    method: str
+    circuit: Circuit
+    grid: str = "-"
+    codebook_size: int = 0
+    size: int = 0
+    sizes: tuple[int, ...] = ()
+    log_weights: dict[str, Tensor] | None = None
+    log_prior: Tensor | None = None  # log p(z) [N], not normalised, of a selection of latents
+
+    def keys(self, n_components: int, weights: str) -> dict[str, object]:
+        """The keys of one of its models, as columns of the tables."""
+        return {
+            "method": self.method,
+            "grid": self.grid,
+            "codebook_size": self.codebook_size,
+            "size": self.size,
+            "n_components": n_components,
+            "weights": weights,
+        }
+
+    def n_parameters(self, n_components: int) -> int:
+        """Parameters of one of its models, counted by walking the circuit."""
+        if self.sizes:
+            return mixture_parameters(n_components, self.circuit.n_variables)
+        return self.circuit.n_parameters
+
+    def log_probs(
+        self, x: Tensor, observed: Tensor | None = None, sizes: tuple[int, ...] | None = None
+    ) -> Iterator[tuple[int, str, Tensor]]:
+        """(n_components, weights, log p(x_o) [B] in nats) of all its models, from one pass."""
+        sizes = self.sizes if sizes is None else sizes
+        if not self.sizes:
+            yield 0, "learned", self.circuit.log_prob(x, observed)
+            return
+        stacked = torch.stack(list(self.log_weights.values()))
+        values = self.circuit.prefix_log_prob(x, list(sizes), stacked, observed)
+        for s, name in enumerate(self.log_weights):
+            for i, n in enumerate(sizes):
+                yield n, name, values[s, i]
+
+    def model(self, n_components: int) -> Circuit:
+        """One of its models, under the weights that the method stands for."""
+        if not self.sizes or n_components == self.circuit.n_components:
+            return self.circuit
+        return self.circuit.first(n_components)
+
+
+def distilled_subjects(
+    method: str,
+    mixtures: dict[int, Mixture],
+    sizes: list[int],
+    log_priors: dict[int, Tensor],
+    **keys: object,
+) -> list[Subject]:
+    """Subjects of a selection method: one for all sizes where it nests, else one a size.
+
+    mixtures and log p(z) by number of components: the largest alone, or each.
+    """
+    subjects = []
+    for n, mixture in mixtures.items():
+        weights = {"uniform": uniform_log_weights(n, mixture.log_weights.device)}
+        weights["prior"] = torch.log_softmax(log_priors[n], 0)
+        read = tuple(sizes) if len(mixtures) == 1 else (n,)
+        subject = Subject(method, mixture, sizes=read, log_weights=weights, **keys)
+        subjects.append(replace(subject, log_prior=log_priors[n]))
+    return subjects
+
+
+def exact_subject(mixture: StreamedMixture, **keys) -> Subject:
+    """The exact model: weights p(z) recover Eq. 1, uniform weights are Eq. 2 over all latents."""
+    n = mixture.n_components
+    uniform = uniform_log_weights(n, mixture.log_weights.device)
+    weights = {"prior": mixture.log_weights, "uniform": uniform}
+    return Subject("exm", mixture, sizes=(n,), log_weights=weights, **keys)

@@ -1,0 +1,101 @@
+"""Where a result comes from: the code that made it, the data, the machine, the cost."""
+
+import ast
+import hashlib
+import os
+import platform
+import resource
+import sys
+import time
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+LIBRARIES = ("torch", "numpy")
+
+
+def code_version(*modules: str) -> str:
+    """A digest of the source of these modules and of all of the package that they import.
+
+    Two versions of a module are told apart by their syntax trees: comments, blank lines and line
+    breaks change nothing.
+    """
+    files = sorted(_closure(modules))
+    trees = [f"{path.relative_to(PACKAGE).as_posix()}\n{ast.dump(_tree(path))}" for path in files]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
+
+
+def _closure(modules: tuple[str, ...]) -> set[Path]:
+    found: set[Path] = set()
+    waiting = [path for module in modules for path in _files(module)]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [file for name in _imports(path) for file in _files(name)]
+    return found
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """Names of the package that a file imports, as modules or as attributes of modules."""
+    names = []
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return tuple(name for name in names if name.partition(".")[0] == PACKAGE.name)
+
+
+def _files(module: str) -> list[Path]:
+    """The file of a module, and the __init__ files of the packages that it lies in."""
+    parts = module.split(".")[1:]
+    folders = [PACKAGE.joinpath(*parts[:n]) for n in range(len(parts) + 1)]
+    candidates = [folder / "__init__.py" for folder in folders] + [folders[-1].with_suffix(".py")]
+    return [path for path in candidates if path.exists() and path != PACKAGE.with_suffix(".py")]
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Stopwatch:
+    """Wall time since its making, and the process's peak memory."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+
+    def cost(self, earlier_seconds: float = 0.0) -> dict[str, float]:
+        """wall_seconds, with those of earlier, interrupted runs, and peak_memory_mb."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak /= 1024 if sys.platform != "darwin" else 1024**2
+        wall = time.perf_counter() - self.started + earlier_seconds
+        return {"wall_seconds": round(wall, 2), "peak_memory_mb": round(peak, 1)}
+
+
+def environment(device: str) -> dict[str, object]:
+    """Libraries, Python, processor and device of this process."""
+    return {
+        "libraries": {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
+        "hardware": f"{_processor()}, {os.cpu_count()} cores",
+        "device": device,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,292 @@
+"""Figure 1: test bits per dimension against the number of parameters; and what weights change."""
+
+from dataclasses import dataclass, replace
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vqdistill.reporting.style import (
+    COLUMN_WIDTH,
+    GREY,
+    PAGE_WIDTH,
+    RC,
+    RED,
+    MethodStyle,
+    grid_label,
+    line_styles,
+    method_styles,
+    model_label,
+)
+from vqdistill.reporting.tables import in_order, standard_weights
+
+WEIGHTS = {"prior": MethodStyle("prior weights", "0.45", "x", True)}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of the figure: rows of density_summary, ascending in the number of parameters."""
+
+    method: str
+    rows: pd.DataFrame
+    label: str
+    style: MethodStyle
+    line: object  # matplotlib line style; 'none' for the crosses of ExM
+
+
+@mpl.rc_context(RC)
+def density_figure(
+    summary: pd.DataFrame, sizes: pd.DataFrame, references: pd.DataFrame | None = None
+) -> Figure:
+    """Figure 1 from density_summary and model_sizes.
+
+    Lines are means and bands 95 % t-intervals over seeds, with each method's standard weights.
+    The BPD of tiny mixtures lies in the hundreds, so the axis ends where curves can be read: what
+    lies above it is marked at the upper edge, with the largest value written there.
+
+    references: optional rows (grid, codebook_size, seed, reconstruction_bpd) of the teachers,
+    drawn as short lines at the right edge.
+    """
+    figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    curves = density_curves(summary[summary["split"] == "test"])
+    low, high = axis_limits(curves)
+    for curve in curves:
+        _draw(axes, curve, high)
+    axes.set_xscale("log")
+    axes.set_ylim(low, high)
+    axes.margins(x=0.03)
+    _mark_above(axes, curves, high)
+    if references is not None and len(references):
+        _teacher_references(axes, references)
+    _teacher_sizes(axes, summary, sizes)
+    axes.set_xlabel("number of parameters")
+    axes.set_ylabel("test bits per dimension (lower is better)")
+    axes.grid(axis="y", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=4, handlelength=3.4)
+    return figure
+
+
+@mpl.rc_context(RC)
+def weights_figure(summary: pd.DataFrame) -> Figure:
+    """Uniform mixture weights (Eq. 2) against prior weights p(z) (Eq. 1), one panel a model."""
+    table = summary[summary["split"] == "test"]
+    both = table.groupby(["method", "grid"])["weights"].transform("nunique") > 1
+    table = table[both]
+    models = in_order(table)
+    styles = method_styles(table["method"])
+    n_columns = min(max(len(models), 1), 3)
+    n_rows = -(-max(len(models), 1) // n_columns)
+    width = PAGE_WIDTH if n_columns > 1 else COLUMN_WIDTH
+    figure = Figure(figsize=(width, 0.5 + 1.9 * n_rows), layout="constrained")
+    panels = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    for axes, (method, grid) in zip(panels, models, strict=False):
+        style = styles[method]
+        model = table[(table["method"] == method) & (table["grid"] == grid)]
+        if method != "exm":
+            model = model[model["codebook_size"] == model["codebook_size"].max()]
+        curves = []
+        for weights, rows in model.groupby("weights"):
+            look = WEIGHTS.get(weights) or replace(style, label="uniform weights", marker="s")
+            look = replace(look, filled=False, control=False)
+            line = "--" if weights in WEIGHTS else "-"
+            rows = rows.sort_values("n_parameters")
+            curves.append(Curve(method, rows, look.label, look, line))
+            _line(axes, curves[-1])
+        limits = axis_limits(curves)
+        axes.set_xscale("log")
+        axes.set_ylim(limits)
+        _mark_above(axes, curves, limits[1], text=False)
+        axes.set_title(model_label(style, grid))
+    for axes in panels[len(models) :]:
+        axes.set_axis_off()
+    handles = [
+        Line2D([], [], color="black", marker="s", markerfacecolor="white", label="uniform weights"),
+        Line2D([], [], color="0.45", marker="x", linestyle="--", label="prior weights p(z)"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, handlelength=3.4)
+    figure.supxlabel("number of parameters", fontsize=8)
+    figure.supylabel("test bits per dimension", fontsize=8)
+    return figure
+
+
+def density_curves(table: pd.DataFrame) -> list[Curve]:
+    """The curves of density_summary rows (one split), in the order of display.
+
+    ExM gives one set of points over K per grid, every other method one curve per grid and K.
+    """
+    table = standard_weights(table)
+    styles = method_styles(table["method"])
+    others = table[table["method"] != "exm"]
+    lines = line_styles(others[["grid", "codebook_size"]].itertuples(index=False, name=None))
+    curves = []
+    for method, grid in in_order(table):
+        style = styles[method]
+        model = table[(table["method"] == method) & (table["grid"] == grid)]
+        label = model_label(style, grid)
+        if method == "exm":
+            rows = model.sort_values("n_parameters")
+            curves.append(Curve(method, rows, label, style, "none"))
+            continue
+        several = model["codebook_size"].nunique() > 1
+        for codes, rows in model.groupby("codebook_size"):
+            name = f"{label}, K = {codes}" if several else label
+            rows = rows.sort_values("n_parameters")
+            curves.append(Curve(method, rows, name, style, lines[grid, codes]))
+    return curves
+
+
+def axis_limits(curves: list[Curve]) -> tuple[float, float]:
+    """Range of BPD in which the curves can be read.
+
+    From the best mean of all up to the best mean of the worst curve, and beyond it by the same
+    distance again and at least 1 bit; controls have no say.
+    """
+    main = [c for c in curves if not c.style.control] or curves
+    best = [float(c.rows["bpd_mean"].min()) for c in main]
+    lowest = min(float(c.rows["bpd_low"].min()) for c in curves)
+    start, spread = min(best), max(best) - min(best)
+    high = max(best) + max(spread, 1.0)
+    highest = max(float(c.rows["bpd_high"].max()) for c in curves)
+    margin = 0.05 * (high - start)
+    return min(start, lowest) - margin, min(high, highest + margin)
+
+
+def _line(axes: Axes, curve: Curve) -> None:
+    rows, style = curve.rows, curve.style
+    faint = 0.65 if style.control else 1.0
+    axes.plot(
+        rows["n_parameters"],
+        rows["bpd_mean"],
+        color=style.colour,
+        marker=style.marker,
+        linestyle=curve.line,
+        linewidth=0.8 if style.control else 1.2,
+        markerfacecolor=style.colour if style.filled else "white",
+        markersize=3 if style.control else 4,
+        markeredgewidth=1.0,
+        alpha=faint,
+        label=curve.label,
+    )
+    if (rows["n_seeds"] > 1).any():
+        axes.fill_between(
+            rows["n_parameters"],
+            rows["bpd_low"],
+            rows["bpd_high"],
+            color=style.colour,
+            alpha=0.18 * faint,
+            linewidth=0,
+        )
+
+
+def _draw(axes: Axes, curve: Curve, high: float) -> None:
+    if curve.method == "exm":
+        _crosses(axes, curve, high)
+        return
+    if (curve.rows["bpd_mean"] > high).all():
+        curve = replace(curve, label=f"{curve.label} (above the axis)")
+    _line(axes, curve)
+
+
+def _crosses(axes: Axes, curve: Curve, high: float) -> None:
+    """Crosses with K above them; where a mean lies beyond the axis, ×K (mean) is written there."""
+    rows, colour = curve.rows, curve.style.colour
+    x, y = rows["n_parameters"], rows["bpd_mean"]
+    axes.plot(
+        x, y, "x", color=colour, markersize=6, markeredgewidth=1.4, zorder=5,
+        label=f"{curve.label} (K above)",
+    )  # fmt: skip
+    axes.vlines(x, rows["bpd_low"], rows["bpd_high"], color=colour, alpha=0.2, linewidth=6)
+    for row in rows.itertuples():
+        above = row.bpd_mean > high
+        axes.annotate(
+            f"×{row.codebook_size} ({row.bpd_mean:.3g})" if above else str(row.codebook_size),
+            (row.n_parameters, 1.0 if above else row.bpd_mean), (0, 6), ha="center", va="bottom",
+            xycoords=axes.get_xaxis_transform() if above else "data", textcoords="offset points",
+            fontsize=7, color=colour, zorder=7,
+        )  # fmt: skip
+
+
+def _mark_above(axes: Axes, curves: list[Curve], high: float, text: bool = True) -> None:
+    """Triangles at the upper edge at every size where means lie above it, and how many they are."""
+    above = pd.concat([curve.rows[curve.rows["bpd_mean"] > high] for curve in curves])
+    if not len(above):
+        return
+    sizes = np.unique(above["n_parameters"])
+    axes.plot(
+        sizes, np.ones(len(sizes)), "^", color="0.35", markersize=3.5, clip_on=False, zorder=6,
+        transform=axes.get_xaxis_transform(),
+    )  # fmt: skip
+    if text:
+        what = "1 mean lies" if len(above) == 1 else f"{len(above)} means lie"
+        largest = above["bpd_mean"].max()
+        axes.set_title(f"▲ {what} above the axis, up to {largest:.3g} bits", loc="right", pad=16)
+
+
+def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> None:
+    """Dotted vertical lines at encoder + codebook + decoder of the sources, red at CM's decoder."""
+    distilled = summary[(summary["grid"] != "-") & (summary["method"] != "exm")]
+    if not len(distilled):
+        distilled = summary[summary["grid"] != "-"]
+    sources = set(distilled[["grid", "codebook_size"]].itertuples(index=False, name=None))
+    lines = []
+    for grid, codes in sorted(sources):
+        parts = sizes[sizes["model"] == f"vqvae-{grid}-K{codes}"]
+        parts = parts[parts["part"].isin(["encoder", "codebook", "decoder"])]
+        if len(parts):
+            several = len({c for g, c in sources if g == grid}) > 1
+            name = f"VQ-VAE {grid_label(grid)}" + (f", K = {codes}" if several else "")
+            lines.append((_one_size(parts), name, GREY))
+    decoder = sizes[(sizes["model"] == "cm") & (sizes["part"] == "decoder")]
+    if len(decoder):
+        lines.append((_one_size(decoder), "CM decoder", RED))
+    for x, name, colour in lines:
+        axes.axvline(x, linestyle=":", color=colour, linewidth=1.1, zorder=1)
+        axes.annotate(
+            name, (x, _free_height(axes, x, name)), (-2, 0), xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points", ha="right", va="bottom", rotation=90, color=colour,
+            fontsize=7,
+        )  # fmt: skip
+
+
+def _free_height(axes: Axes, x: float, text: str) -> float:
+    """Height (0 to 1) at which an upright label left of x is farthest from all lines drawn."""
+    length, width = 0.0185 * len(text), 0.03  # of 7 pt letters, as parts of the axes
+    points = []  # in parts of the axes
+    to_axes = axes.transData - axes.transAxes
+    for line in axes.lines:
+        if line.get_transform() == axes.transData and len(line.get_xdata()) > 0:
+            corners = to_axes.transform(np.column_stack([line.get_xdata(), line.get_ydata()]))
+            steps = np.linspace(0, len(corners) - 1, 40 * len(corners))
+            at = np.arange(len(corners))
+            points.append(np.column_stack([np.interp(steps, at, c) for c in corners.T]))
+    right = to_axes.transform((x, axes.get_ylim()[0]))[0]
+    points = np.concatenate([*points, np.full((1, 2), 9.0)])
+    near = points[(points[:, 0] > right - width - 0.01) & (points[:, 0] < right + 0.01), 1]
+    candidates = np.linspace(0.02, 0.94 - length, 40)
+    if not len(near):
+        return candidates[-1]
+    away = np.maximum(candidates[:, None] - near, near - candidates[:, None] - length).min(1)
+    return float(candidates[np.argmax(np.minimum(away, 0.05) + 1e-3 * candidates)])
+
+
+def _one_size(parts: pd.DataFrame) -> float:
+    return float(parts.groupby("seed")["n_parameters"].sum().mean())
+
+
+def _teacher_references(axes: Axes, references: pd.DataFrame) -> None:
+    """Short lines at the right edge: BPD of test images under p(x|z(x)), with their own codes."""
+    low, _ = axes.get_ylim()
+    for (grid, codes), rows in references.groupby(["grid", "codebook_size"]):
+        value = float(rows["reconstruction_bpd"].mean())
+        axes.set_ylim(bottom=min(low, value - 0.05 * (axes.get_ylim()[1] - value)))
+        axes.axhline(value, xmin=0.93, color=GREY, linewidth=1.2)
+        axes.annotate(
+            f"reconstruction {grid_label(grid)}, K = {codes}", (0.92, value), (0, 0), fontsize=7,
+            xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right",
+            va="center", color=GREY,
+        )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Figure 2 and the sheets of samples, from the arrays of pictures.npz.
+
+methods        text [M]                 'dmrs 4x4', 'cm': method and grid of each model
+masks          text [Q]                 names of the masks
+digits         int [D]                  label of each test image
+hidden         bool [Q, h, w]           True where unobserved
+truth          float32 [D, h, w]        in [0, 1], the first test image of each digit
+samples        float32 [M, Q, D, S, h, w]   x_u ~ p(x_u | x_o), the mean of the sampled component
+means          float32 [M, Q, D, h, w]  E[x_u | x_o]
+unconditional  float32 [M, n, h, w]     x ~ p(x), the mean of the sampled component
+"""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vqdistill.errors import InputError
+from vqdistill.reporting.style import (
+    OBSERVED,
+    PAGE_WIDTH,
+    RC,
+    UNOBSERVED,
+    UNOBSERVED_PAPER,
+    method_styles,
+    model_label,
+)
+
+MAX_COLUMNS = 20
+KEYS = ("methods", "masks", "digits", "hidden", "truth", "samples", "means", "unconditional")
+BLUE_RED = "blue: observed, red on pale red: unobserved"
+
+
+@mpl.rc_context(RC)
+def inpainting_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Figure 2: the same queries answered by every model, unobserved part red, observed blue.
+
+    Rows: truth, query, then for each model one conditional sample and the conditional mean.
+    Columns: for each mask the next few digits, so that all masks and digits fit a page.
+    """
+    _check(pictures)
+    n_masks, n_digits = len(pictures["masks"]), len(pictures["truth"])
+    each = max(1, min(n_digits, MAX_COLUMNS // n_masks))
+    chosen = [[(q * each + i) % n_digits for i in range(each)] for q in range(n_masks)]
+    blocks = []
+    for q, digits in enumerate(chosen):
+        hidden, truth = pictures["hidden"][q], pictures["truth"][digits]
+        rows = [[ink(x, hidden) for x in truth], [ink(x, hidden, blank=True) for x in truth]]
+        for m in range(len(pictures["methods"])):
+            rows.append([ink(x, hidden) for x in pictures["samples"][m, q, digits, 0]])
+            rows.append([ink(x, hidden) for x in pictures["means"][m, q, digits]])
+        blocks.append(rows)
+    labels = ["truth", "query"]
+    for name in _labels(pictures["methods"]):
+        labels += [f"{name}, sample", "mean"]
+    heads = [f"{name} hidden" for name in pictures["masks"]]
+    return _sheet(blocks, labels, heads, BLUE_RED, [2 * m for m in range(1, len(labels) // 2)])
+
+
+@mpl.rc_context(RC)
+def inpainting_sheet(pictures: Mapping[str, np.ndarray], mask: str) -> Figure:
+    """All digits under one mask: for each model up to three conditional samples, and the mean."""
+    _check(pictures)
+    names = [str(name) for name in pictures["masks"]]
+    if mask not in names:
+        raise InputError(f"mask: '{mask}' is not in pictures.npz, expected one of {names}")
+    q = names.index(mask)
+    hidden, truth = pictures["hidden"][q], pictures["truth"]
+    rows = [[ink(x, hidden) for x in truth], [ink(x, hidden, blank=True) for x in truth]]
+    labels, gaps = ["truth", "query"], []
+    for m, name in enumerate(_labels(pictures["methods"])):
+        gaps.append(len(rows))
+        for s in range(min(3, pictures["samples"].shape[3])):
+            rows.append([ink(x, hidden) for x in pictures["samples"][m, q, :, s]])
+            labels.append(f"{name}, samples" if s == 0 else "")
+        rows.append([ink(x, hidden) for x in pictures["means"][m, q]])
+        labels.append("mean")
+    return _sheet([rows], labels, [f"{mask} hidden"], BLUE_RED, gaps)
+
+
+@mpl.rc_context(RC)
+def samples_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Unconditional samples, one row a model: the mean of a component drawn from the mixture."""
+    _check(pictures)
+    images = pictures["unconditional"][:, :MAX_COLUMNS]  # [M, n, h, w]
+    rows = [[np.repeat(1 - np.clip(x, 0, 1)[..., None], 3, axis=2) for x in row] for row in images]
+    return _sheet([rows], _labels(pictures["methods"]), [], "", [])
+
+
+def ink(image: np.ndarray, hidden: np.ndarray, blank: bool = False) -> np.ndarray:
+    """An image [h, w] in [0, 1] as ink on paper [h, w, 3]: blue where observed, red where hidden.
+
+    The hidden part has a pale red paper, which shows in grey too; `blank` leaves it without ink.
+    """
+    amount = np.clip(image, 0, 1).astype(np.float64)[..., None]  # [h, w, 1]
+    paper = np.where(hidden[..., None], UNOBSERVED_PAPER, (1.0, 1.0, 1.0))
+    colour = np.where(hidden[..., None], UNOBSERVED, OBSERVED)
+    if blank:
+        amount = np.where(hidden[..., None], 0, amount)
+    return np.clip((1 - amount) * paper + amount * colour, 0, 1)
+
+
+def _check(pictures: Mapping[str, np.ndarray]) -> None:
+    missing = [key for key in KEYS if key not in pictures]
+    if missing:
+        raise InputError(f"pictures.npz: no {', '.join(missing)} in it; run its step again")
+
+
+def _labels(methods: np.ndarray) -> list[str]:
+    """'dmrs 4x4' as 'DMRS 4×4'."""
+    pairs = [[*str(name).split(), "-"][:2] for name in methods]
+    styles = method_styles(method for method, _ in pairs)
+    return [model_label(styles[method], grid) for method, grid in pairs]
+
+
+def _sheet(
+    blocks: list[list[list[np.ndarray]]],
+    labels: list[str],
+    heads: list[str],
+    note: str,
+    gaps: list[int],
+) -> Figure:
+    """Blocks of images [rows][columns][h, w, 3] side by side, labelled; `gaps` before rows."""
+    h, w, _ = blocks[0][0][0].shape
+    edge, between = max(1, h // 14), max(2, h // 4)  # pixels between images, and between groups
+    n_columns = sum(len(block[0]) for block in blocks)
+    total = n_columns * (w + edge) + (len(blocks) - 1) * between
+    tops, y = [], 0
+    for row in range(len(labels)):
+        y += between if row in gaps else 0
+        tops.append(y)
+        y += h + edge
+    canvas = np.ones((y - edge, total - edge, 3))
+    centres, x = [], 0
+    for block in blocks:
+        start = x
+        for column in range(len(block[0])):
+            for top, row in zip(tops, block, strict=True):
+                canvas[top : top + h, x : x + w] = row[column]
+            x += w + edge
+        centres.append((start + x - edge) / 2)
+        x += between
+    inches = 0.5 / w  # a pixel, at most: half an inch an image
+    return _canvas_figure(
+        canvas, inches, [top + h / 2 for top in tops], labels, centres, heads, note
+    )
+
+
+def _canvas_figure(canvas, inches, rows, labels, centres, heads, note) -> Figure:
+    left, right = 0.14 + 0.058 * max(map(len, labels)), 0.06  # 7 pt letters
+    top, bottom = 0.24 if heads else 0.06, 0.2 if note else 0.06
+    height, width, _ = canvas.shape
+    inches = min((PAGE_WIDTH - left - right) / width, 8.8 / height, inches)
+    size = (left + right + width * inches, top + bottom + height * inches)
+    figure = Figure(figsize=size)
+    axes: Axes = figure.add_axes(
+        (left / size[0], bottom / size[1], width * inches / size[0], height * inches / size[1])
+    )
+    axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
+    axes.set_axis_off()
+    for y, label in zip(rows, labels, strict=True):
+        axes.text(-0.05 / inches, y, label, ha="right", va="center", fontsize=7)
+    for x, head in zip(centres, heads, strict=False):
+        axes.text(x, -0.06 / inches, head, ha="center", va="bottom", fontsize=8)
+    if note:
+        axes.text(width, height + 0.05 / inches, note, ha="right", va="top", fontsize=7)
+    return figure

@@ -1,0 +1,106 @@
+"""How the models were trained: curves of the losses, and what became of the codebooks."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vqdistill.reporting.style import (
+    COLUMN_WIDTH,
+    GREY,
+    PAGE_WIDTH,
+    RC,
+    grid_label,
+    model_order,
+    model_title,
+)
+
+TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#000000"
+
+
+@mpl.rc_context(RC)
+def training_figure(history: pd.DataFrame) -> Figure:
+    """Training and validation loss against the epoch, one panel a model, one thin line a seed.
+
+    The axis of each panel leaves out what is far above its later epochs, so that the end of the
+    training can be read.
+    """
+    models = sorted(history["model"].unique(), key=model_order)
+    columns = min(4, len(models))
+    rows = -(-len(models) // columns)
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    figure = Figure(figsize=(width, 0.5 + 1.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, model in zip(panels, models, strict=False):
+        table = history[history["model"] == model]
+        for _, run in table.groupby("seed"):
+            run = run.sort_values("epoch")
+            best = run[run["best"].astype(bool)].tail(1)
+            axes.plot(run["epoch"], run["train_loss"], "--", color=TRAINING, linewidth=0.8)
+            axes.plot(run["epoch"], run["validation_loss"], "-", color=VALIDATION, linewidth=0.9)
+            axes.plot(best["epoch"], best["validation_loss"], "o", color=BEST, markersize=3)
+        axes.set_ylim(*_readable(table))
+        axes.set_title(model_title(model))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in list(figure.axes)[len(models) :]:
+        axes.set_axis_off()
+    handles = [
+        mpl.lines.Line2D([], [], color=TRAINING, linestyle="--", label="training"),
+        mpl.lines.Line2D([], [], color=VALIDATION, label="validation"),
+        mpl.lines.Line2D([], [], color=BEST, marker="o", linestyle="none", label="best epoch"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    figure.supxlabel("epoch", fontsize=8)
+    figure.supylabel("loss", fontsize=8)
+    return figure
+
+
+@mpl.rc_context(RC)
+def codebook_figure(codebook: pd.DataFrame) -> Figure:
+    """Frequency of each code among the codes of the training images, by rank, one line a seed."""
+    sources = sorted(set(codebook[["grid", "codebook_size"]].itertuples(index=False, name=None)))
+    columns = min(3, len(sources))
+    rows = -(-len(sources) // columns)
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    figure = Figure(figsize=(width, 0.35 + 1.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for axes, (grid, codes) in zip(panels, sources, strict=False):
+        table = codebook[(codebook["grid"] == grid) & (codebook["codebook_size"] == codes)]
+        used = table[table["frequency"] > 0]
+        for _, run in used.groupby("seed"):
+            run = run.sort_values("rank")
+            axes.plot(
+                run["rank"], run["frequency"], color=TRAINING, linewidth=1.0, alpha=0.8,
+                marker="o" if len(run) < 40 else "", markersize=2,
+            )  # fmt: skip
+        axes.axhline(1 / codes, color=GREY, linestyle=":", linewidth=1.0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(0.8, codes * 1.25)
+        axes.set_title(f"{grid_label(grid)}, K = {codes}: {_used(used, codes)}")
+        axes.annotate(
+            "1/K", (0, 1 / codes), (3, 2), xycoords=axes.get_yaxis_transform(), fontsize=7,
+            textcoords="offset points", color=GREY,
+        )  # fmt: skip
+    for axes in list(figure.axes)[len(sources) :]:
+        axes.set_axis_off()
+    figure.supxlabel("rank of the code", fontsize=8)
+    figure.supylabel("frequency", fontsize=8)
+    return figure
+
+
+def _readable(table: pd.DataFrame) -> tuple[float, float]:
+    """Range of the losses of the later three quarters of the epochs, and a margin."""
+    later = table[table["epoch"] >= table["epoch"].min() + 0.25 * np.ptp(table["epoch"])]
+    best = table.loc[table["best"].astype(bool), "validation_loss"].to_numpy()
+    losses = np.concatenate([later["train_loss"], later["validation_loss"], best])
+    margin = 0.08 * max(np.ptp(losses), 1e-6 * max(1.0, abs(losses).max()))
+    return losses.min() - margin, losses.max() + 3 * margin
+
+
+def _used(used: pd.DataFrame, codes: int) -> str:
+    numbers = used.groupby("seed").size()
+    if not len(numbers):
+        return "none used"
+    low, high = numbers.min(), numbers.max()
+    return f"{low} used" if low == high else f"{low}–{high} used"

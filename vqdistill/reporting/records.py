@@ -1,0 +1,124 @@
+"""Tables of sizes and timings from the JSON records that stand beside the trained models.
+
+A record is a flat dictionary. Needed in each: experiment, dataset, step, model ('vqvae', 'prior',
+'cm', 'einet', ...), seed, settings (resolved, a dictionary), code_version, device (text),
+wall_seconds, peak_memory_mb. Where they apply: grid, codebook_size, size; parameters ({part: n});
+codebook_usage, perplexity; epochs_run, best_epoch, best_validation, stopped_by.
+"""
+
+import json
+from collections.abc import Mapping
+
+import pandas as pd
+
+from vqdistill.errors import InputError
+
+REQUIRED = [
+    "experiment",
+    "dataset",
+    "step",
+    "model",
+    "seed",
+    "settings",
+    "code_version",
+    "device",
+    "wall_seconds",
+    "peak_memory_mb",
+]
+SORTED_BY = ["model", "grid", "codebook_size", "size", "seed"]
+
+
+def check_records(records: Mapping[str, dict]) -> None:
+    """Raise InputError, naming the files, where records lack a key or can't be shown together.
+
+    Together can stand: records of one experiment and data set, in which the runs of one model
+    that differ in the seed alone have the same settings and code version.
+    """
+    if not records:
+        raise InputError("records: none given, expected at least one; train a model first")
+    seen: dict[tuple, tuple[str, str]] = {}
+    for name, record in records.items():
+        missing = [key for key in REQUIRED if key not in record]
+        if missing:
+            raise InputError(f"{name}: no {', '.join(missing)} in this record; run its step again")
+        settings = {k: v for k, v in record["settings"].items() if k != "seed"}
+        shared = {
+            ("data",): [record["experiment"], record["dataset"]],
+            ("settings", record["step"], model_name(record)): settings,
+            ("code_version", record["step"], model_name(record)): record["code_version"],
+        }
+        for key, value in shared.items():
+            text = json.dumps(value, sort_keys=True)
+            first, expected = seen.setdefault(key, (name, text))
+            if text != expected:
+                raise InputError(
+                    f"{name} and {first}: different {key[0]} ({text} and {expected}), "
+                    "expected the same; run the older one again"
+                )
+
+
+def model_name(record: dict) -> str:
+    """Name of a model without its seed: 'vqvae-2x2-K16', 'prior-4x4-K4096', 'cm', 'einet-4'."""
+    name = record["model"]
+    if record.get("grid", "-") != "-":
+        name += f"-{record['grid']}-K{record['codebook_size']}"
+    if record.get("size", 0):
+        name += f"-{record['size']}"
+    return name
+
+
+def model_sizes(records: Mapping[str, dict]) -> pd.DataFrame:
+    """Number of parameters of each part of each model, with the usage of its codebook.
+
+    One row per record and part ('encoder', 'codebook', 'decoder', 'prior', 'circuit');
+    codebook_usage and perplexity are those of the training codes, 0 where there is no codebook.
+    """
+    check_records(records)
+    rows = [
+        _model(record)
+        | {
+            "part": part,
+            "n_parameters": int(number),
+            "codebook_usage": float(record.get("codebook_usage", 0)),
+            "perplexity": float(record.get("perplexity", 0)),
+        }
+        for record in records.values()
+        for part, number in record.get("parameters", {}).items()
+    ]
+    columns = [*_MODEL_COLUMNS, "part", "n_parameters", "codebook_usage", "perplexity"]
+    return pd.DataFrame(rows, columns=columns).sort_values([*SORTED_BY, "part"], ignore_index=True)
+
+
+def timings(records: Mapping[str, dict]) -> pd.DataFrame:
+    """What each run took and how its training ended, one row per record."""
+    check_records(records)
+    rows = [
+        {"step": record["step"]}
+        | _model(record)
+        | {
+            "device": record["device"],
+            "wall_seconds": float(record["wall_seconds"]),
+            "peak_memory_mb": float(record["peak_memory_mb"]),
+            "epochs_run": int(record.get("epochs_run", 0)),
+            "best_epoch": int(record.get("best_epoch", 0)),
+            "stopped_by": record.get("stopped_by", "-"),
+            "best_validation": float(record.get("best_validation", 0)),
+        }
+        for record in records.values()
+    ]
+    return pd.DataFrame(rows).sort_values(["step", *SORTED_BY], ignore_index=True)
+
+
+_MODEL_COLUMNS = ["experiment", "dataset", "model", "grid", "codebook_size", "size", "seed"]
+
+
+def _model(record: dict) -> dict:
+    return {
+        "experiment": record["experiment"],
+        "dataset": record["dataset"],
+        "model": model_name(record),
+        "grid": record.get("grid", "-"),
+        "codebook_size": int(record.get("codebook_size", 0)),
+        "size": int(record.get("size", 0)),
+        "seed": int(record["seed"]),
+    }

@@ -1,0 +1,123 @@
+"""The one place that says how a method looks and what it is called.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; marker and
+line style differ as well, so that a print in grey can be read.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+COLUMN_WIDTH = 3.4  # inches, one column of a page
+PAGE_WIDTH = 7.0  # inches, the whole width of a page
+
+OBSERVED = (0.03, 0.25, 0.60)  # blue ink
+UNOBSERVED = (0.78, 0.06, 0.10)  # red ink
+UNOBSERVED_PAPER = (1.0, 0.91, 0.90)  # pale enough for ink, visible in grey
+RED = "#C8102E"
+GREY = "#666666"
+
+RC = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "vqdistill",
+}
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """Name and look of one method; `control` methods are drawn fainter."""
+
+    label: str
+    colour: str
+    marker: str
+    filled: bool
+    control: bool = False
+
+
+# The order is that of legends, tables and rows of pictures.
+METHODS = {
+    "exm": MethodStyle("ExM", "#000000", "x", True),
+    "dmrs": MethodStyle("DMRS", "#0072B2", "s", False),
+    "dmbs": MethodStyle("DMBS", "#009E73", "D", False),
+    "random": MethodStyle("random codes", "#7A7A7A", "^", False, control=True),
+    "frequent": MethodStyle("frequent codes", "#3E9BCD", "v", False, control=True),
+    "cm": MethodStyle("CM", "#D55E00", "o", True),
+    "einet": MethodStyle("EiNet", "#AA4488", "s", True),
+}
+TRAINED = {
+    "vqvae": "VQ-VAE",
+    "prior": "prior",
+    "cm": "CM",
+    "einet": "EiNet",
+    "classifier": "classifier",
+}
+FREE_COLOURS = ("#E69F00", "#882255", "#332288", "#117733", "#8C6D31")
+FREE_MARKERS = ("p", "h", "P", "*", "<", ">")
+LINE_STYLES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (1, 1.2)))
+
+
+def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
+    """Look of each of the methods, in the order of display.
+
+    A method that is not known gets the next free colour and marker (in alphabetical order of the
+    unknown ones) and its id in capitals as its label; it comes after the known ones, hollow.
+    """
+    present = set(methods)
+    known = {method: style for method, style in METHODS.items() if method in present}
+    unknown = {
+        method: MethodStyle(
+            method.upper(),
+            FREE_COLOURS[i % len(FREE_COLOURS)],
+            FREE_MARKERS[i % len(FREE_MARKERS)],
+            filled=False,
+        )
+        for i, method in enumerate(sorted(present - METHODS.keys()))
+    }
+    return known | unknown
+
+
+def grid_label(grid: str) -> str:
+    """'2x2' as '2×2', and the '-' of a method without a grid as ''."""
+    return "" if grid == "-" else grid.replace("x", "×")
+
+
+def model_label(style: MethodStyle, grid: str) -> str:
+    """Label of a method on a grid of codes, such as 'DMRS 2×2'."""
+    return f"{style.label} {grid_label(grid)}".strip()
+
+
+def model_title(model: str) -> str:
+    """'vqvae-2x2-K16' as 'VQ-VAE 2×2, K = 16', and 'einet-4' as 'EiNet, K = 4'."""
+    kind, *rest = model.split("-")
+    title = TRAINED.get(kind, kind)
+    grid = [grid_label(part) for part in rest if "x" in part]
+    size = [f"K = {part.removeprefix('K')}" for part in rest if "x" not in part]
+    return ", ".join([" ".join([title, *grid]), *size])
+
+
+def model_order(model: str) -> tuple:
+    """Sorts trained models by the order of training, then by the numbers in their names."""
+    kind = model.split("-")[0]
+    place = list(TRAINED).index(kind) if kind in TRAINED else len(TRAINED)
+    return place, kind, [int(number) for number in re.findall(r"\d+", model)]
+
+
+def line_styles(sources: Iterable[tuple]) -> dict[tuple, object]:
+    """Line style of each source (grid, codebook size) of distilled models, solid without a grid."""
+    sources = set(sources)
+    with_grid = sorted(source for source in sources if source[0] != "-")
+    styles = {s: LINE_STYLES[i % len(LINE_STYLES)] for i, s in enumerate(with_grid)}
+    return styles | {source: "-" for source in sources if source[0] == "-"}

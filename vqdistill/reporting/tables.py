@@ -1,0 +1,194 @@
+"""Tables gathered from many runs, and their summaries over seeds.
+
+All tables are tidy: one observation a row, the seed a column, no NaN ('-' for a text and 0 for a
+number that does not apply). What each column means is in `dictionary.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from vqdistill.errors import InputError
+from vqdistill.reporting.style import METHODS
+
+KEYS = [
+    "experiment",
+    "dataset",
+    "method",
+    "grid",
+    "codebook_size",
+    "size",
+    "n_components",
+    "weights",
+    "seed",
+]
+MODEL_KEYS = [key for key in KEYS if key != "seed"]
+DENSITY_SCORES = ["log_likelihood", "bpd"]
+INPAINTING_SCORES = [
+    "conditional_bpd",
+    "mean_squared_error",
+    "mean_absolute_error",
+    "accuracy_sample",
+    "accuracy_mean",
+    "sharpness_sample",
+    "sharpness_mean",
+    "coherence_sample",
+    "coherence_mean",
+]
+ROW_KEYS = [
+    *KEYS,
+    "model",
+    "part",
+    "step",
+    "split",
+    "mask",
+    "rank",
+    "epoch",
+]  # what tells rows apart
+CONFIDENCE = 0.95
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % t-interval (low, high) of independent values, one per seed.
+
+    One value has no interval: low = high = mean (never NaN), and `n_seeds` = 1 beside it says so.
+    """
+    values = np.asarray(values, dtype=np.float64)  # [n]
+    mean = float(values.mean())
+    if len(values) == 1:
+        return mean, mean, mean
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
+    return mean, mean - half, mean + half
+
+
+def gather(files: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows of the tables of many runs as one table, sorted by its keys.
+
+    Raises InputError, with the files named, where columns differ, a value is missing, a row occurs
+    twice, or rows come from different experiments, data sets or numbers of images.
+    """
+    if not files:
+        raise InputError("tables: none given, expected at least one; name the runs to gather")
+    first = next(iter(files))
+    for name, table in files.items():
+        if list(table.columns) != list(files[first].columns):
+            raise InputError(
+                f"{name}: columns {list(table.columns)} differ from those of {first}; "
+                "run the older step again"
+            )
+        _check_no_missing(table, name)
+    table = pd.concat([t.assign(_file=name) for name, t in files.items()], ignore_index=True)
+    for column in [c for c in ("experiment", "dataset") if c in table]:
+        _check_one_value(table, [], column)
+    if "n_images" in table:
+        _check_one_value(table, [c for c in ("split", "mask") if c in table], "n_images")
+    keys = [column for column in ROW_KEYS if column in table]
+    repeated = table[table.duplicated(keys, keep=False)]
+    if len(repeated):
+        raise InputError(
+            f"{', '.join(sorted(set(repeated['_file'])))}: the same row "
+            f"{repeated.iloc[0][keys].to_dict()} twice; give each run once"
+        )
+    return table.drop(columns="_file").sort_values(keys, ignore_index=True)
+
+
+def density_summary(density: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and 95 % t-interval over seeds of log-likelihood and BPD."""
+    return _summarise(density, [*MODEL_KEYS, "split"], DENSITY_SCORES)
+
+
+def inpainting_summary(inpainting: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and 95 % t-interval over seeds of every score of inpainting."""
+    return _summarise(inpainting, [*MODEL_KEYS, "mask"], INPAINTING_SCORES)
+
+
+def check_complete(table: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """Raise InputError unless each row of `expected` (key columns) is in the table, without NaN."""
+    _check_no_missing(table, "table")
+    keys = list(expected.columns)
+    present = set(table[keys].itertuples(index=False, name=None))
+    missing = [row for row in expected.itertuples(index=False, name=None) if row not in present]
+    if missing:
+        named = "; ".join(
+            " ".join(f"{k}={v}" for k, v in zip(keys, row, strict=True)) for row in missing[:5]
+        )
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise InputError(
+            f"table: {len(missing)} of {len(expected)} expected rows are missing: {named}{more}; "
+            "run the steps that make them"
+        )
+
+
+def standard_weights(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the weights that each method stands for: p(z) for ExM (Eq. 1), uniform for
+    distilled models (Eq. 2) and CM, learned for EiNet."""
+    return table[(table["weights"] == "prior") == (table["method"] == "exm")]
+
+
+def largest_models(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest model of each method and grid, with its standard weights.
+
+    Largest by codebook, then by number of components, then by EiNet's K.
+    """
+    table = standard_weights(table)
+    for column in ("codebook_size", "n_components", "size"):
+        largest = table.groupby(["method", "grid"])[column].transform("max")
+        table = table[table[column] == largest]
+    return table
+
+
+def in_order(models: pd.DataFrame) -> list[tuple[str, str]]:
+    """The pairs (method, grid) of a table in the order of display."""
+    order = list(METHODS)
+    pairs = set(models[["method", "grid"]].itertuples(index=False, name=None))
+    return sorted(pairs, key=lambda p: (order.index(p[0]) if p[0] in order else len(order), *p))
+
+
+def _summarise(table: pd.DataFrame, keys: list[str], scores: list[str]) -> pd.DataFrame:
+    """One row per key: n_seeds, and <score>_mean, _std (n - 1; 0 for one seed), _low, _high."""
+    _check_no_missing(table[[*keys, "seed", *scores]], "table")
+    constants = [c for c in ("n_images", "n_scored", "n_parameters", "code_version") if c in table]
+    for column in constants:
+        _check_one_value(table, keys, column)
+    repeated = table[table.duplicated([*keys, "seed"])]
+    if len(repeated):
+        row = repeated.iloc[0][[*keys, "seed"]].to_dict()
+        raise InputError(f"table: the row {row} occurs twice; give each run once")
+    rows = []
+    for values, group in table.groupby(keys, sort=True):
+        row = dict(zip(keys, values, strict=True))
+        row |= {column: group[column].iloc[0] for column in constants}
+        row["n_seeds"] = len(group)
+        for score in scores:
+            mean, low, high = t_interval(group[score])
+            deviation = float(group[score].std(ddof=1)) if len(group) > 1 else 0.0
+            row |= {f"{score}_mean": mean, f"{score}_std": deviation}
+            row |= {f"{score}_low": low, f"{score}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _check_no_missing(table: pd.DataFrame, name: str) -> None:
+    empty = table.columns[table.isna().any()]
+    if len(empty):
+        raise InputError(
+            f"{name}: no value in column {', '.join(empty)}, expected one in every row "
+            "('-' or 0 where it does not apply); run its step again"
+        )
+
+
+def _check_one_value(table: pd.DataFrame, keys: list[str], column: str) -> None:
+    """Raise InputError where rows that share their keys differ in a column."""
+    groups = table.groupby(keys) if keys else [("all rows", table)]
+    for key, group in groups:
+        found = sorted(set(group[column]))
+        if len(found) > 1:
+            files = sorted(set(group["_file"])) if "_file" in group else []
+            where = f"{', '.join(map(str, files))}: " if files else "table: "
+            raise InputError(
+                f"{where}{column} is {' and '.join(map(str, found))} within {key}, expected one; "
+                "rows of different settings or data cannot be mixed, run the older ones again"
+            )

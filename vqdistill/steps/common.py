@@ -1,0 +1,108 @@
+"""What all steps share: their command line, threads, device, randomness, and records."""
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqdistill.errors import InputError, TrainingError
+from vqdistill.provenance import Stopwatch, environment
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step's command line: files by name, settings, and what every step has."""
+
+    step: str
+    files: dict[str, Path]
+    lists: dict[str, list[Path]]
+    settings: dict[str, Any]
+    experiment: str
+    seed: int
+    threads: int
+    code_version: str
+    stopwatch: Stopwatch
+
+    def __getitem__(self, name: str) -> Path:
+        return self.files[name]
+
+    def key(self, *inputs: str) -> str:
+        """A digest of all that a training depends on, to tell whose checkpoint a file is."""
+        values = [self.step, self.settings, self.seed, self.code_version, *inputs]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def record(self, device: str, earlier_seconds: float = 0.0, **facts: Any) -> dict[str, Any]:
+        """The JSON record that stands beside a result."""
+        identity = {"experiment": self.experiment, "step": self.step, "seed": self.seed}
+        identity |= {"settings": self.settings}
+        made = {"code_version": self.code_version, **environment(device)}
+        return identity | facts | made | self.stopwatch.cost(earlier_seconds)
+
+
+def run(
+    step: Callable[[Job], None], files: str, lists: str = "", arguments: list[str] | None = None
+) -> None:
+    """Run a step from its command line.
+
+    `files` and `lists` name its options, in words: each takes one path, or any number of them.
+    What a user can mend ends the program with one line and status 1.
+    """
+    stopwatch = Stopwatch()
+    parser = argparse.ArgumentParser(description=step.__doc__, prog=f"vqdistill.{step.__name__}")
+    for name in files.split():
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
+    for name in lists.split():
+        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--experiment", default="-")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--code-version", default="-")
+    values = vars(parser.parse_args(arguments))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    job = Job(
+        step=step.__name__,
+        files={name: values.pop(name) for name in files.split()},
+        lists={name: values.pop(name) for name in lists.split()},
+        stopwatch=stopwatch,
+        **values,
+    )
+    try:
+        step(job)
+    except (InputError, TrainingError, OSError) as error:
+        sys.exit(f"{job.step}: {error}")
+
+
+def compute_device(threads: int) -> "torch.device":
+    """The GPU if there is one, else the CPU with exactly `threads` threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def initialised(seed: int, purpose: str, build: "Callable[[], nn.Module]") -> "nn.Module":
+    """A new model whose weights are fixed by the seed, whatever was drawn before."""
+    import torch
+
+    from vqdistill.randomness import derived_seed
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, f"initialisation {purpose}"))
+        return build()
+
+
+def device_name(device: "torch.device") -> str:
+    """The name of the processor that a device stands for."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

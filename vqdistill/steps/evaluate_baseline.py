@@ -1,0 +1,30 @@
+"""Evaluate one trained baseline."""
+
+from vqdistill import data
+from vqdistill.evaluation.subjects import Subject
+from vqdistill.loading import load_baseline_circuit, load_classifier
+from vqdistill.models.settings import load_baseline
+from vqdistill.steps.common import Job, compute_device, run
+from vqdistill.steps.evaluation import evaluate, write_record
+
+
+def evaluate_baseline(job: Job) -> None:
+    """Density and inpainting of a baseline, for every number of components if it is a mixture."""
+    device = compute_device(job.threads)
+    images = data.load(job["images"], device)
+    method, size = job.settings["method"], job.settings["size"]
+    sizes = sorted(job.settings["n_components"])
+    circuit = load_baseline_circuit(job["weights"], sizes[-1], device)
+    subject = Subject(method, circuit, size=size)
+    if load_baseline(method).NESTED:
+        weights = {"uniform": circuit.log_weights}
+        subject = Subject(method, circuit, size=size, sizes=tuple(sizes), log_weights=weights)
+    evaluate(job, [subject], images, load_classifier(job["classifier"], device))
+    write_record(job, images, device, model=method, size=size)
+
+
+if __name__ == "__main__":
+    run(
+        evaluate_baseline,
+        files="images weights classifier density inpainting pictures record",
+    )

@@ -1,0 +1,83 @@
+"""Evaluate all that was distilled from one VQ-VAE, and the VQ-VAE itself."""
+
+import pandas as pd
+import torch
+
+from vqdistill import data
+from vqdistill.evaluation.codebook import code_frequency
+from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject
+from vqdistill.evaluation.teacher import partial_sum_excess, teacher_row
+from vqdistill.files import read_arrays, write_csv
+from vqdistill.loading import (
+    distilled_mixture,
+    exact_mixture,
+    load_classifier,
+    load_prior,
+    load_vqvae,
+    read_latents,
+)
+from vqdistill.steps.common import Job, compute_device, run
+from vqdistill.steps.evaluation import evaluate, write_record
+
+
+def evaluate_teacher(job: Job) -> None:
+    """Density and inpainting of every distilled model of one VQ-VAE, and the teacher's figures."""
+    device = compute_device(job.threads)
+    images = data.load(job["images"], device)
+    vqvae, prior = load_vqvae(job["vqvae"], device), load_prior(job["prior"], device)
+    keys = {"grid": job.settings["grid"], "codebook_size": job.settings["codebook_size"]}
+    subjects = [s for path in job.lists["latents"] for s in read_subjects(job, path, vqvae, keys)]
+    evaluate(job, subjects, images, load_classifier(job["classifier"], device))
+
+    run_keys = {"experiment": job.experiment, "dataset": images.dataset}
+    run_keys |= {**keys, "seed": job.seed}
+    splits = [
+        run_keys | {"split": split} | teacher_row(vqvae, prior, x, images.levels)
+        for split, x in images.evaluated.items()
+    ]
+    write_csv(job["teacher"], pd.DataFrame(splits))
+    write_csv(job["bounds"], bounds(subjects, images.evaluated["test"], run_keys))
+    codes = torch.from_numpy(read_arrays(job["codes"])["train"])
+    frequency = code_frequency(codes, keys["codebook_size"]).numpy()
+    ranks = pd.DataFrame({"rank": range(1, len(frequency) + 1), "frequency": frequency})
+    write_csv(job["codebook"], pd.DataFrame([run_keys]).merge(ranks, how="cross"))
+    write_record(job, images, device, model="vqvae", **keys)
+
+
+def read_subjects(job: Job, path, vqvae, keys: dict) -> list[Subject]:
+    """What one file of latents gives to evaluate."""
+    method, sizes = path.stem, sorted(job.settings["n_components"])
+    arrays = read_arrays(path)
+    device = next(vqvae.parameters()).device
+    if method == "exm":
+        log_prior = torch.from_numpy(arrays["log_prob"])
+        return [exact_subject(exact_mixture(vqvae, log_prior), **keys)]
+    mixtures, log_priors = {}, {}
+    for n in sizes:
+        if f"codes_{n}" in arrays:
+            codes, log_prior = read_latents(path, n)
+            mixtures[n] = distilled_mixture(vqvae, codes)
+            log_priors[n] = log_prior.to(device)
+    return distilled_subjects(method, mixtures, sizes, log_priors, **keys)
+
+
+def bounds(subjects: list[Subject], x: torch.Tensor, keys: dict) -> pd.DataFrame:
+    """For a teacher with an exact model: what the selected latents' partial sums miss of it."""
+    exact = [subject.circuit for subject in subjects if subject.method == "exm"]
+    rows = []
+    for subject in subjects if exact else []:
+        if subject.method != "exm":
+            n = subject.circuit.n_components
+            excess = partial_sum_excess(exact[0], subject.circuit, subject.log_prior, x)
+            rows.append(keys | {"method": subject.method, "n_components": n} | excess)
+    columns = [*keys, "method", "n_components", "n_images", "largest_excess", "mean_gap"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+if __name__ == "__main__":
+    run(
+        evaluate_teacher,
+        files="images vqvae prior codes classifier density inpainting pictures teacher bounds"
+        " codebook record",
+        lists="latents",
+    )

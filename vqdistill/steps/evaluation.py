@@ -1,0 +1,66 @@
+"""What the evaluation steps share: rows of density and inpainting, and pictures."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vqdistill.data import Images
+from vqdistill.evaluation.density import density_rows
+from vqdistill.evaluation.inpainting import first_of_each_class, inpainting_rows, pictures
+from vqdistill.evaluation.subjects import Subject
+from vqdistill.files import write_arrays, write_csv, write_json
+from vqdistill.steps.common import Job, device_name
+
+N_DRAWS = 1  # conditional samples of each picture
+N_FREE = 16  # unconditional samples of each model
+
+
+@torch.no_grad()
+def evaluate(job: Job, subjects: list[Subject], images: Images, classifier) -> None:
+    """Write density.csv, inpainting.csv, pictures.npz and the record of one trained source."""
+    scores = job.settings["inpainting"]
+    density, inpainted, shown = [], [], {}
+    largest = {subject.method: max(subject.sizes, default=0) for subject in subjects}
+    test, labels = images.evaluated["test"], images.labels["test"]
+    examples = test[first_of_each_class(labels)]
+    for subject in subjects:
+        density += density_rows(subject, images.evaluated, images.levels)
+        n_largest = max(subject.sizes, default=0)
+        if not subject.sizes or n_largest in (*scores["n_components"], largest[subject.method]):
+            inpainted += inpainting_rows(
+                subject,
+                test,
+                labels,
+                images.levels,
+                images.shape,
+                scores["n_components"],
+                scores["scored_images"],
+                classifier.predict,
+                job.seed,
+            )
+        if n_largest == largest[subject.method]:
+            made = pictures(
+                subject.model(n_largest), examples, images.shape, N_DRAWS, N_FREE, job.seed
+            )
+            shown |= {f"{subject.method}/{name}": _small(value) for name, value in made.items()}
+    shown["truth"] = _small(examples.unflatten(1, images.shape))
+    keys = {"experiment": job.experiment, "dataset": images.dataset, "seed": job.seed}
+    write_csv(job["density"], _table(density, keys, job))
+    write_csv(job["inpainting"], _table(inpainted, keys, job))
+    write_arrays(job["pictures"], shown)
+
+
+def write_record(job: Job, images: Images, device, **facts) -> None:
+    """Write the record of an evaluation."""
+    facts |= {"dataset": images.dataset, "data_checksum": images.checksum}
+    write_json(job["record"], job.record(device_name(device), **facts))
+
+
+def _table(rows: list[dict], keys: dict, job: Job) -> pd.DataFrame:
+    table = pd.DataFrame(rows).assign(**keys, code_version=job.code_version)
+    first = [*keys, *(column for column in table.columns if column not in keys)]
+    return table[first]
+
+
+def _small(images: torch.Tensor) -> np.ndarray:
+    return images.cpu().numpy().astype(np.float16)

@@ -1,0 +1,261 @@
+"""What all trainings share: early stopping, the best epoch kept, checkpoints, resume, progress."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vqdistill.errors import InputError, TrainingError
+from vqdistill.files import read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[Tensor], None]
+
+
+class Learner(Protocol):
+    """What is trained: it knows how to take an epoch, how to validate, and what its state is."""
+
+    def train_epoch(self, progress: Progress) -> dict[str, float]:
+        """One pass over the training data; means over the epoch, 'loss' among them."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Means over the fixed validation data, 'loss' among them (lower is better)."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training goes on from."""
+        ...
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from a state."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is kept of the best epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When training ends: at most `max_epochs`, or after `patience` epochs without a gain of
+    `min_improvement` in the validation loss."""
+
+    max_epochs: int
+    patience: int
+    min_improvement: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training: the best epoch's weights and how it went."""
+
+    weights: dict[str, Tensor]
+    history: list[dict[str, float]]
+    best_epoch: int
+    best_validation: float
+    stopped_by: str  # 'patience' or 'epoch limit'
+
+
+def fit(learner: Learner, stopping: Stopping, checkpoint: Path, key: str) -> Fitted:
+    """Train until `stopping` says so, and return the weights of the best epoch.
+
+    After each epoch the whole state goes to `checkpoint`. If that file is there already and was
+    made under the same `key` (a digest of settings, seed, data and code), training goes on from
+    it, to the bit as if it had not been interrupted. The file stays; its owner removes it when
+    the results are written. Raises TrainingError where a loss is not finite.
+    """
+    history, best = _resume(learner, checkpoint, key)
+    while not (stopped_by := _stopped_by(history, stopping)):
+        epoch = len(history) + 1
+        history.append(_one_epoch(learner, epoch, stopping, history))
+        if best_epoch(history, stopping.min_improvement) == epoch:
+            best = {name: tensor.detach().clone() for name, tensor in learner.weights().items()}
+        tensors = {f"state/{name}": tensor for name, tensor in learner.state().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+        write_tensors(checkpoint, tensors, {"key": key, "history": history})
+    epoch = best_epoch(history, stopping.min_improvement)
+    log.info("stopped by %s after epoch %d; best epoch %d", stopped_by, len(history), epoch)
+    return Fitted(best, history, epoch, history[epoch - 1]["validation_loss"], stopped_by)
+
+
+def best_epoch(history: list[dict[str, float]], min_improvement: float) -> int:
+    """The last epoch (from 1) that gained `min_improvement` over the best before it."""
+    best, lowest = 1, math.inf
+    for row in history:
+        if row["validation_loss"] <= lowest - min_improvement or math.isinf(lowest):
+            best, lowest = int(row["epoch"]), row["validation_loss"]
+    return best
+
+
+def _stopped_by(history: list[dict[str, float]], stopping: Stopping) -> str:
+    waited = len(history) - best_epoch(history, stopping.min_improvement)
+    if history and waited >= stopping.patience:
+        return "patience"
+    return "epoch limit" if len(history) >= stopping.max_epochs else ""
+
+
+def _resume(learner: Learner, checkpoint: Path, key: str) -> tuple[list, dict[str, Tensor]]:
+    """History and best weights of an interrupted training, its state put back; or a fresh start."""
+    if not checkpoint.exists():
+        return [], {}
+    try:
+        tensors, metadata = read_tensors(checkpoint)
+    except InputError as error:
+        log.warning("%s; training starts anew", error)
+        return [], {}
+    if metadata.get("key") != key:
+        log.info("%s belongs to other settings, data or code; training starts anew", checkpoint)
+        return [], {}
+    learner.load_state(
+        {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("state/")}
+    )
+    history = metadata["history"]
+    log.info("going on from %s after epoch %d", checkpoint, len(history))
+    return history, {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+
+
+def _one_epoch(learner: Learner, epoch: int, stopping: Stopping, history: list) -> dict[str, float]:
+    started = time.perf_counter()
+    with _bar(f"epoch {epoch}/{stopping.max_epochs}") as progress:
+        training = learner.train_epoch(progress)
+    validation = learner.validate()
+    row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
+    row |= {f"train_{name}": value for name, value in training.items()}
+    row |= {f"validation_{name}": value for name, value in validation.items()}
+    for name in ("train_loss", "validation_loss"):
+        if not math.isfinite(row[name]):
+            good = best_epoch(history, stopping.min_improvement) if history else "none"
+            raise TrainingError(
+                f"{name.replace('_', ' ')} is {row[name]} in epoch {epoch}; the last good epoch is"
+                f" {good}; lower the learning rate or look at the data"
+            )
+    log.info(
+        "epoch %d/%d  train %.4f  validation %.4f  %.1f s",
+        epoch, stopping.max_epochs, row["train_loss"], row["validation_loss"], row["seconds"],
+    )  # fmt: skip
+    return row
+
+
+class _bar:
+    """A progress bar with the current loss where a person watches, and nothing in a log."""
+
+    def __init__(self, title: str) -> None:
+        self.bar = tqdm(desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> Progress:
+        return self.step
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def step(self, loss: Tensor) -> None:
+        if not self.bar.disable and self.bar.update():
+            self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+
+
+class GradientLearner:
+    """Any model with a `loss`, trained by Adam.
+
+    `batches(generator)` and `validation_batches()` yield what `model.loss` takes, a tensor or a
+    tuple of tensors. The generator draws the order, the noise and whatever the loss samples; in
+    validation a generator that is seeded alike each time stands in for it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Callable[[torch.Generator], Iterable],
+        validation_batches: Callable[[], Iterable],
+        generator: torch.Generator,
+        learning_rate: float,
+        weight_decay: float,
+    ) -> None:
+        self.model, self.generator = model, generator
+        self.batches, self.validation_batches = batches, validation_batches
+        self.optimiser = torch.optim.Adam(
+            model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True
+        )
+
+    def train_epoch(self, progress: Progress) -> dict[str, float]:
+        self.model.train()
+        means = _Means()
+        for batch in map(_as_tuple, self.batches(self.generator)):
+            self.optimiser.zero_grad(set_to_none=True)
+            loss, parts = self.model.loss(*batch, generator=self.generator)
+            loss.backward()
+            self.optimiser.step()
+            means.add(len(batch[0]), loss.detach(), parts)
+            progress(loss.detach())
+        if hasattr(self.model, "after_epoch"):
+            self.model.after_epoch(self.generator)
+        return means.values()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        self.model.eval()
+        means = _Means()
+        generator = torch.Generator(device=self.generator.device).manual_seed(0)
+        for batch in map(_as_tuple, self.validation_batches()):
+            means.add(len(batch[0]), *self.model.loss(*batch, generator=generator))
+        return means.values()
+
+    def state(self) -> dict[str, Tensor]:
+        state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for number, slots in self.optimiser.state_dict()["state"].items():
+            state |= {f"adam/{number}/{slot}": tensor for slot, tensor in slots.items()}
+        return state | {"generator": self.generator.get_state()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        weights, slots = {}, {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition("/")
+            if kind == "model":
+                weights[rest] = tensor
+            elif kind == "adam":
+                number, slot = rest.split("/")
+                slots.setdefault(int(number), {})[slot] = tensor
+        self.model.load_state_dict(weights)
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": slots, "param_groups": groups})
+        self.generator.set_state(tensors["generator"])
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+
+def _as_tuple(batch: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return batch if isinstance(batch, tuple) else (batch,)
+
+
+class _Means:
+    """Means over batches of different sizes, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.n, self.sums = 0, {}
+
+    def add(self, n: int, loss: Tensor, parts: dict[str, Tensor]) -> None:
+        self.n += n
+        for name, value in {"loss": loss, **parts}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + n * value.double()
+
+    def values(self) -> dict[str, float]:
+        return {name: (value / self.n).item() for name, value in self.sums.items()}
+
+
+def in_batches(size: int, *tensors: Tensor) -> Callable[[], Iterator[tuple[Tensor, ...]]]:
+    """Validation batches: tensors of one length, cut alike into tuples of `size` rows."""
+
+    def batches() -> Iterator[tuple[Tensor, ...]]:
+        yield from zip(*(tensor.split(size) for tensor in tensors), strict=True)
+
+    return batches

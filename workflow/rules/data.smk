@@ -1,0 +1,21 @@
+"""The images, prepared once for the whole experiment."""
+
+
+rule prepare_data:
+    output:
+        images=IMAGES,
+    params:
+        settings=quoted(experiment.data_settings(config)),
+        code=version_of("prepare_data"),
+    log:
+        f"{RESULTS}/logs/prepare_data.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/prepare_data.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "python -m vqdistill.steps.prepare_data"
+        " --images {output.images} --settings {params.settings:q} --threads {threads}"
+        " --code-version {params.code} > {log} 2>&1"

@@ -1,0 +1,2 @@
+TABLES = all_runs("metrics/{name}/seed-{seed}/density.csv", [*TEACHERS, *BASELINES])
+FIGURES = []
