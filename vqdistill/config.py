@@ -199,3 +199,27 @@ def baseline_evaluation_settings(config: dict[str, Any], model: str) -> dict[str
         "n_components": config["n_components"],
         "inpainting": config["inpainting"],
     }
+
+
+def expected_models(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The keys of every model that density.csv must hold."""
+    models = []
+    for source, names in teachers(config).items():
+        grid, size = _split(source)
+        keys = {"grid": grid, "codebook_size": size, "size": 0}
+        positions = math.prod(int(side) for side in grid.split("x"))
+        for method in names:
+            sizes = [size**positions] if method == EXACT_METHOD else config["n_components"]
+            models += [
+                {"method": method, **keys, "n_components": n, "weights": weights}
+                for n in sizes
+                for weights in ("uniform", "prior")
+            ]
+    for method, size in baselines(config).values():
+        keys = {"method": method, "grid": "-", "codebook_size": 0, "size": size}
+        if size:
+            models.append({**keys, "n_components": 0, "weights": "learned"})
+        else:
+            sizes = config["n_components"]
+            models += [{**keys, "n_components": n, "weights": "uniform"} for n in sizes]
+    return [model | {"seed": seed} for model in models for seed in config["seeds"]]

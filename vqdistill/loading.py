@@ -18,6 +18,10 @@ from vqdistill.models.settings import build_baseline, load_baseline
 from vqdistill.models.vqvae import VQVAE, build_vqvae
 from vqdistill.randomness import generator
 
+DECODED_AT_ONCE = (
+    2**27
+)  # leaves of an exact model that are kept: a gigabyte of means and deviations
+
 
 def load_vqvae(path: str | Path, device: torch.device | str = "cpu") -> VQVAE:
     """A trained VQ-VAE, frozen and in evaluation mode."""
@@ -80,9 +84,9 @@ def distilled_mixture(vqvae: VQVAE, codes: Tensor, log_weights: Tensor | None = 
 
 
 def exact_mixture(vqvae: VQVAE, log_prior: Tensor) -> StreamedMixture:
-    """Eq. 1: the mixture over all latents, decoded as they are needed; log p(z) [K^HW] weights.
+    """Eq. 1: the mixture over all latents, decoded as they are needed where they are many.
 
-    Latents stand in lexicographic order, the last position fastest.
+    log_prior: log p(z) [K^HW], the weights. Latents stand in lexicographic order, the last position fastest.
     """
     settings, device = vqvae.settings, next(vqvae.parameters()).device
 
@@ -91,6 +95,8 @@ def exact_mixture(vqvae: VQVAE, log_prior: Tensor) -> StreamedMixture:
         return vqvae.decode(codes_of(index, settings.codebook_size, settings.grid))
 
     n_variables = vqvae.image_shape[0] * vqvae.image_shape[1]
+    if len(log_prior) * n_variables <= DECODED_AT_ONCE:
+        return Mixture(log_prior.to(device), *decode(torch.arange(len(log_prior), device=device)))
     components = DecodedComponents(decode, len(log_prior), n_variables, device)
     return StreamedMixture(log_prior.to(device), components)
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -36,9 +37,9 @@ def inpainting_rows(
     subject: Subject,
     x: Tensor,
     labels: Tensor,
+    joint: dict[int, Tensor],
     levels: int,
     shape: tuple[int, int],
-    sizes: list[int],
     n_scored: int,
     classify: Callable[[Tensor], Tensor],
     seed: int,
@@ -46,15 +47,13 @@ def inpainting_rows(
     """Rows of inpainting.csv for the test images x [n, D] with labels [n].
 
     The conditional BPD is exact and over all images; the scores of the completions are over the
-    first `n_scored`. sizes: the numbers of components that are of interest, where the subject has
-    them; its largest is always there.
+    first `n_scored`. joint: log p(x) [n] of those of the subject's models that are of interest, by
+    their number of components.
     """
-    chosen = tuple(n for n in subject.sizes if n in sizes or n == subject.sizes[-1])
-    main = next(iter(subject.log_weights or {"learned": None}))
-    joint = _by_size(subject, x, None, chosen, main)
+    chosen, main = tuple(joint), subject.main_weights
     scored, truth = x[:n_scored], without_noise(x[:n_scored], levels)
     for name, hidden in hidden_masks(shape, x.device).items():
-        marginal = _by_size(subject, x, ~hidden, chosen, main)
+        marginal = _by_size(subject, x, ~hidden, chosen)
         for n in joint:
             nats = (joint[n] - marginal[n]).mean().item() / int(hidden.sum())
             circuit = subject.model(n)
@@ -76,10 +75,13 @@ def inpainting_rows(
 
 
 def _by_size(
-    subject: Subject, x: Tensor, observed: Tensor | None, sizes: tuple[int, ...], weights: str
+    subject: Subject, x: Tensor, observed: Tensor, sizes: tuple[int, ...]
 ) -> dict[int, Tensor]:
-    values = subject.log_probs(x, observed, sizes)
-    return {n: log_prob for n, name, log_prob in values if name == weights}
+    main = subject.main_weights
+    if main not in (subject.log_weights or ()):
+        return {0: subject.circuit.log_prob(x, observed)}
+    only = replace(subject, log_weights={main: subject.log_weights[main]})
+    return {n: log_prob for n, _, log_prob in only.log_probs(x, observed, sizes)}
 
 
 def without_noise(x: Tensor, levels: int) -> Tensor:

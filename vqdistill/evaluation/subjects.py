@@ -34,6 +34,11 @@ class Subject:
     log_weights: dict[str, Tensor] | None = None
     log_prior: Tensor | None = None  # log p(z) [N], not normalised, of a selection of latents
 
+    @property
+    def main_weights(self) -> str:
+        """The name of the weights that the method stands for."""
+        return next(iter(self.log_weights)) if self.log_weights else "learned"
+
     def keys(self, n_components: int, weights: str) -> dict[str, object]:
         """The keys of one of its models, as columns of the tables."""
         return {

@@ -152,6 +152,6 @@ def _update_gaussians(leaves: GaussianLeaves, counts: ExpectedCounts, step_size:
     occupancy = counts.occupancy[..., None]  # [leaves, K, 1]
     first = first.lerp(torch.where(occupancy > 0, counts.first / occupancy, first), step_size)
     second = second.lerp(torch.where(occupancy > 0, counts.second / occupancy, second), step_size)
-    variance = (second - first.square()).clamp(MIN_STD**2, MAX_STD**2)
+    variance = (second - first.square()).clamp(min=0.0)
     leaves.means.copy_(first)
     leaves.stds.copy_(variance.sqrt().clamp(MIN_STD, MAX_STD))

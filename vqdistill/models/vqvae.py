@@ -328,4 +328,6 @@ def kmeans(vectors: Tensor, n_clusters: int, generator: torch.Generator) -> Tens
 
 def build_vqvae(image_shape: tuple[int, int], settings: dict[str, Any]) -> VQVAE:
     """An untrained VQ-VAE with the settings of train_vqvae."""
-    return VQVAE(tuple(image_shape), settings_from(VQVAESettings, model_settings(settings), "vqvae"))
+    return VQVAE(
+        tuple(image_shape), settings_from(VQVAESettings, model_settings(settings), "vqvae")
+    )

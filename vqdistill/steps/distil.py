@@ -25,8 +25,9 @@ def distil(job: Job) -> None:
     rows = []
     for path in job.lists["latents"]:
         for row in select(job, path, prior, training_codes):
-            keys = {"method": path.stem, "grid": job.settings["grid"], "size": 0}
-            rows.append(keys | {"codebook_size": prior.codebook_size, "seed": job.seed} | row)
+            keys = {"experiment": job.experiment, "method": path.stem, "seed": job.seed}
+            keys |= {"grid": job.settings["grid"], "codebook_size": prior.codebook_size}
+            rows.append(keys | row)
             log.info("%s: %d components", path.stem, row["n_components"])
     costs = pd.DataFrame(rows).assign(latents_enumerated=float(n_latents(prior)))
     write_csv(job["costs"], costs)

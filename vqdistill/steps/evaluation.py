@@ -5,8 +5,13 @@ import pandas as pd
 import torch
 
 from vqdistill.data import Images
-from vqdistill.evaluation.density import density_rows
-from vqdistill.evaluation.inpainting import first_of_each_class, inpainting_rows, pictures
+from vqdistill.evaluation.density import density_rows, log_likelihoods
+from vqdistill.evaluation.inpainting import (
+    first_of_each_class,
+    hidden_masks,
+    inpainting_rows,
+    pictures,
+)
 from vqdistill.evaluation.subjects import Subject
 from vqdistill.files import write_arrays, write_csv, write_json
 from vqdistill.steps.common import Job, device_name
@@ -24,25 +29,34 @@ def evaluate(job: Job, subjects: list[Subject], images: Images, classifier) -> N
     test, labels = images.evaluated["test"], images.labels["test"]
     examples = test[first_of_each_class(labels)]
     for subject in subjects:
-        density += density_rows(subject, images.evaluated, images.levels)
-        n_largest = max(subject.sizes, default=0)
-        if not subject.sizes or n_largest in (*scores["n_components"], largest[subject.method]):
+        log_probs = log_likelihoods(subject, images.evaluated)
+        density += density_rows(subject, log_probs, images.levels)
+        wanted = (0, *scores["n_components"], largest[subject.method])
+        joint = {
+            n: log_prob
+            for n, weights, log_prob in log_probs["test"]
+            if n in wanted and weights == subject.main_weights
+        }
+        if joint:
             inpainted += inpainting_rows(
                 subject,
                 test,
                 labels,
+                joint,
                 images.levels,
                 images.shape,
-                scores["n_components"],
                 scores["scored_images"],
                 classifier.predict,
                 job.seed,
             )
+        n_largest = max(subject.sizes, default=0)
         if n_largest == largest[subject.method]:
             made = pictures(
                 subject.model(n_largest), examples, images.shape, N_DRAWS, N_FREE, job.seed
             )
             shown |= {f"{subject.method}/{name}": _small(value) for name, value in made.items()}
+    hidden = torch.stack(list(hidden_masks(images.shape).values()))
+    shown["hidden"] = hidden.unflatten(1, images.shape).numpy()
     shown["truth"] = _small(examples.unflatten(1, images.shape))
     keys = {"experiment": job.experiment, "dataset": images.dataset, "seed": job.seed}
     write_csv(job["density"], _table(density, keys, job))

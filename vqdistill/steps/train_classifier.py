@@ -1,6 +1,5 @@
 """Train the classifier that tells whether completed images are the right class."""
 
-
 from vqdistill import data
 from vqdistill.models.classifier import build_classifier
 from vqdistill.randomness import generator

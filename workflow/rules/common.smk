@@ -24,6 +24,7 @@ CLASSIFIER = f"{RESULTS}/models/classifier/seed-0"
 SEEDS = config["seeds"]
 TEACHERS = experiment.teachers(config)
 BASELINES = experiment.baselines(config)
+SOURCES = [*TEACHERS, *BASELINES]
 
 
 wildcard_constraints:

@@ -1,0 +1,88 @@
+"""Gather the metric files of all runs into the tables, and test the paper's claims on them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from vqdistill import config as experiment
+from vqdistill.files import read_arrays, read_csv, read_json, write_arrays, write_csv
+from vqdistill.reporting import claims
+from vqdistill.reporting.dictionary import data_dictionary
+from vqdistill.reporting.names import GATHERED, TABLES
+from vqdistill.reporting.pictures import gather_pictures
+from vqdistill.reporting.records import model_name, model_sizes, timings
+from vqdistill.reporting.tables import (
+    check_complete,
+    density_summary,
+    gather,
+    inpainting_summary,
+    standard_weights,
+)
+from vqdistill.steps.common import Job, run
+
+
+def tabulate(job: Job) -> None:
+    """Write every table of an experiment, complete or not at all."""
+    tables = {name: read_all(job.lists[name]) for name in GATHERED}
+    expected = pd.DataFrame(experiment.expected_models(job.settings))
+    check_complete(tables["density"], expected)
+    records = {str(path): read_json(path) for path in job.lists["records"]}
+    tables["classifier"] = classifier_accuracy(records)
+    accuracy = tables["classifier"]["test_accuracy"].iloc[0]
+    tables["density_summary"] = density_summary(tables["density"])
+    tables["inpainting_summary"] = inpainting_summary(tables["inpainting"])
+    tables["model_sizes"] = model_sizes(records)
+    tables["timings"] = timings(records)
+    tables["history"] = histories(records)
+    tables["claims"] = claims.judge(
+        claims.Tables(tables["density"], tables["inpainting"], tables["costs"], accuracy)
+    )
+    tables["thresholds"] = claims.thresholds()
+    tables["data_dictionary"] = data_dictionary()
+    for name in TABLES:
+        write_csv(job["tables"] / f"{name}.csv", tables[name])
+    pictures = {path.parent.parent.name: read_arrays(path) for path in job.lists["pictures"]}
+    rows = shown_models(tables["density"])
+    write_arrays(job["tables"] / "pictures.npz", gather_pictures(pictures, rows))
+
+
+def read_all(paths: list[Path]) -> pd.DataFrame:
+    """The rows of one kind of metric file of all runs, in a fixed order."""
+    return gather({str(path): read_csv(path) for path in paths})
+
+
+def classifier_accuracy(records: dict[str, dict]) -> pd.DataFrame:
+    """The accuracy of the judge of completions on real test images."""
+    record = next(r for r in records.values() if r["model"] == "classifier")
+    keys = ("experiment", "dataset", "seed", "test_accuracy")
+    return pd.DataFrame([{key: record[key] for key in keys}])
+
+
+def histories(records: dict[str, dict]) -> pd.DataFrame:
+    """The losses of all trainings, epoch by epoch; a training's history is beside its record."""
+    parts = []
+    for path, record in records.items():
+        history = Path(path).with_name("history.csv")
+        if record["step"].startswith("train"):
+            columns = ["epoch", "train_loss", "validation_loss", "best"]
+            table = read_csv(history)[columns]
+            parts.append(table.assign(model=model_name(record), seed=record["seed"]))
+    return gather({str(n): part for n, part in enumerate(parts)})
+
+
+def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """(source, method, label) of the models in the figures: the largest of each method and grid."""
+    table = standard_weights(density).sort_values(["codebook_size", "size"], ascending=False)
+    rows = []
+    for method, grid in dict.fromkeys(zip(table["method"], table["grid"], strict=True)):
+        one = table[(table["method"] == method) & (table["grid"] == grid)].iloc[0]
+        if grid != "-":
+            rows.append((f"{grid}-K{one['codebook_size']}", method, f"{method} {grid}"))
+        else:
+            rows.append((f"{method}-{one['size']}" if one["size"] else method, method, method))
+    order = ["exm", "dmrs", "dmbs", "cm", "einet"]
+    return sorted(rows, key=lambda row: (order.index(row[1]) if row[1] in order else 9, row))
+
+
+if __name__ == "__main__":
+    run(tabulate, files="tables", lists=" ".join([*GATHERED, "records", "pictures"]))
