@@ -86,7 +86,8 @@ def distilled_mixture(vqvae: VQVAE, codes: Tensor, log_weights: Tensor | None = 
 def exact_mixture(vqvae: VQVAE, log_prior: Tensor) -> StreamedMixture:
     """Eq. 1: the mixture over all latents, decoded as they are needed where they are many.
 
-    log_prior: log p(z) [K^HW], the weights. Latents stand in lexicographic order, the last position fastest.
+    log_prior: the weights log p(z) [K^HW], of the latents in lexicographic order, the last position
+    fastest.
     """
     settings, device = vqvae.settings, next(vqvae.parameters()).device
 

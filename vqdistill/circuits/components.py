@@ -11,17 +11,17 @@ product only screens: with a bound on its rounding error, it tells which compone
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-IMAGE_BLOCK = 1024
-COMPONENT_CHUNK = 2048
-GATHERED_PAIRS = 4096
-NEGLIGIBLE = 40.0  # nats below the largest term; 2^24 such terms change a sum by less than 1e-9
+IMAGE_BLOCK = 512  # blocks and chunks whose matrices stay below 32 MB, above which glibc asks the
+COMPONENT_CHUNK = 1024  # system for fresh pages at every allocation
+GATHERED_PAIRS = 1024
+NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
 FLOAT32_ROUNDING = 4 * torch.finfo(torch.float32).eps
 
@@ -87,14 +87,11 @@ class Chunk(NamedTuple):
     constant: Tensor  # [n, D] float64, −μ² / 2σ² − log σ − ½ log 2π
 
 
-def chunks(components: Components, boundaries: list[int]) -> Iterator[Chunk]:
-    """All components up to the last boundary, in chunks that do not cross any boundary."""
-    start = 0
-    for boundary in boundaries:
-        while start < boundary:
-            stop = min(boundary, start + COMPONENT_CHUNK)
-            yield _chunk(start, *components.parameters(slice(start, stop)))
-            start = stop
+def chunks(components: Components, n_components: int) -> Iterator[Chunk]:
+    """The first `n_components`, in chunks."""
+    for start in range(0, n_components, COMPONENT_CHUNK):
+        stop = min(n_components, start + COMPONENT_CHUNK)
+        yield _chunk(start, *components.parameters(slice(start, stop)))
 
 
 def _chunk(start: int, means: Tensor, log_stds: Tensor) -> Chunk:
@@ -143,38 +140,52 @@ class Scorer:
 
     def __init__(self, chunk: Chunk, block: Evidence) -> None:
         self.weights, self.offsets = _weights(chunk, block)  # float64 [n, F], [n]
-        self.weights32 = self.weights.float()
+        self.weights32, self.offsets32 = self.weights.float(), self.offsets.float()
         self.magnitudes = self.weights32.abs()
 
     def exact(self, block: Evidence) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
         return block.features @ self.weights.T + self.offsets
 
-    def relevant(self, block: Evidence, log_weights: Tensor, floor: Tensor) -> Tensor:
+    def relevant(
+        self, block: Evidence, log_weights: Tensor, floor: Tensor, ends: Sequence[int] = ()
+    ) -> Tensor:
         """log p_n(x_o) [B, n], exact where a component can matter and −inf elsewhere.
 
         A component can matter when, for one of the weight vectors log_weights [S, n], its term
         comes within `NEGLIGIBLE` nats of the largest one or of `floor` [S, B], the logarithm of
-        the sum so far.
+        the sum so far. Where sums are also taken up to some `ends` within the chunk, ascending,
+        it is compared with the largest one up to the next end.
         """
         features = block.features.float()
-        scores = (features @ self.weights32.T).double() + self.offsets  # [B, n]
+        scores = torch.addmm(self.offsets32, features, self.weights32.T)  # [B, n] float32
         largest = features.abs().amax(0)  # [F]
-        error = FLOAT32_ROUNDING * (self.magnitudes @ largest).double()  # [n]
+        error = FLOAT32_ROUNDING * (self.magnitudes @ largest + self.offsets32.abs())  # [n]
         keep = torch.zeros_like(scores, dtype=torch.bool)
-        for weights, so_far in zip(log_weights, floor, strict=True):
+        for weights, so_far in zip(log_weights.float(), floor.float(), strict=True):
             terms = scores + weights
-            bound = torch.maximum((terms - error).amax(1), so_far) - NEGLIGIBLE
-            keep |= terms + error >= bound[:, None]
+            for part in segments(ends, len(weights)):
+                least = (terms[:, part] - error[part]).amax(1)
+                so_far = torch.maximum(least, so_far)
+                keep[:, part] |= terms[:, part] + error[part] >= so_far[:, None] - NEGLIGIBLE
         images, numbers = keep.nonzero(as_tuple=True)
         if len(images) > DENSE_SHARE * keep.numel():
             return torch.where(keep, self.exact(block), -torch.inf)
-        result = torch.full_like(scores, -torch.inf)
-        for part in torch.arange(len(images), device=keep.device).split(GATHERED_PAIRS):
-            image, number = images[part], numbers[part]
+        result = torch.full_like(scores, -torch.inf, dtype=torch.float64)
+        for pairs in torch.arange(len(images), device=keep.device).split(GATHERED_PAIRS):
+            image, number = images[pairs], numbers[pairs]
             products = torch.linalg.vecdot(block.features[image], self.weights[number])
             result[image, number] = products + self.offsets[number]
         return result
+
+
+def segments(ends: Sequence[int], n: int) -> Iterator[slice]:
+    """The slices that the ends within 0 … n cut it into."""
+    start = 0
+    for end in (*ends, n):
+        if end > start:
+            yield slice(start, end)
+            start = end
 
 
 def log_sum(
@@ -189,23 +200,24 @@ def log_sum(
     x: [B, D]; log_weights: [S, N] float64, not necessarily normalised; sizes: ascending, at most
     N; observed: mask [D] or [B, D], or None. Returns [S, len(sizes), B] float64, in nats.
     """
-    result = torch.full((len(log_weights), len(sizes), len(x)), -torch.inf, dtype=torch.float64)
-    result = result.to(x.device)
+    result = torch.full(
+        (len(log_weights), len(sizes), len(x)), -torch.inf, dtype=torch.float64, device=x.device
+    )
     running = result[:, 0].clone()  # [S, B]
-    filled = 0
-    for chunk in chunks(components, sizes):
-        numbers = slice(chunk.start, chunk.start + len(chunk.means))
-        weights, scorer = log_weights[:, numbers], None
+    for chunk in chunks(components, sizes[-1]):
+        stop = chunk.start + len(chunk.means)
+        weights, scorer = log_weights[:, chunk.start : stop], None
+        inside = [i for i, size in enumerate(sizes) if chunk.start < size <= stop]
+        ends = [sizes[i] - chunk.start for i in inside]
         for rows in blocks(len(x)):
             block = evidence(x[rows], rows_of(observed, rows))
             scorer = scorer or Scorer(chunk, block)
-            scores = scorer.relevant(block, weights, running[:, rows])
-            for s in range(len(weights)):
-                total = torch.logsumexp(scores + weights[s], 1)
-                running[s, rows] = torch.logaddexp(running[s, rows], total)
-        while filled < len(sizes) and sizes[filled] <= numbers.stop:
-            result[:, filled] = running
-            filled += 1
+            scores = scorer.relevant(block, weights, running[:, rows], ends)
+            for part in segments(ends, len(chunk.means)):
+                sums = torch.logsumexp(scores[:, part] + weights[:, None, part], 2)  # [S, B]
+                running[:, rows] = torch.logaddexp(running[:, rows], sums)
+                if part.stop in ends:
+                    result[:, inside[ends.index(part.stop)], rows] = running[:, rows]
     return result
 
 

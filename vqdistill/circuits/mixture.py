@@ -105,7 +105,7 @@ class StreamedMixture(Circuit):
         observed = self.checked(x, observed)
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for chunk in chunks(self.components, [self.n_components]):
+        for chunk in chunks(self.components, self.n_components):
             weights = self.log_weights[chunk.start : chunk.start + len(chunk.means)]
             scorer = None
             for rows in blocks(len(x)):
@@ -125,7 +125,7 @@ class StreamedMixture(Circuit):
         Yields the slices of components and images, the terms, and the components' means [n, D].
         """
         floor = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
-        for chunk in chunks(self.components, [self.n_components]):
+        for chunk in chunks(self.components, self.n_components):
             numbers = slice(chunk.start, chunk.start + len(chunk.means))
             weights, scorer = self.log_weights[numbers], None
             for rows in blocks(len(x)):

@@ -68,7 +68,9 @@ def run(
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--code-version", default="-")
     values = vars(parser.parse_args(arguments))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+    for name in ("vqdistill", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)
     job = Job(
         step=step.__name__,
         files={name: values.pop(name) for name in files.split()},

@@ -4,9 +4,6 @@
 rule prepare_data:
     output:
         images=IMAGES,
-    params:
-        settings=quoted(experiment.data_settings(config)),
-        code=version_of("prepare_data"),
     log:
         f"{RESULTS}/logs/prepare_data.log",
     benchmark:
@@ -15,6 +12,9 @@ rule prepare_data:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        settings=quoted(experiment.data_settings(config)),
+        code=version_of("prepare_data"),
     shell:
         "python -m vqdistill.steps.prepare_data"
         " --images {output.images} --settings {params.settings:q} --threads {threads}"

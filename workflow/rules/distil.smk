@@ -21,22 +21,22 @@ for methods in sorted({tuple(names) for names in TEACHERS.values()}):
                 f"{RESULTS}/latents/{{source}}/seed-{{seed}}/{method}.npz" for method in methods
             ],
             costs=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/costs.csv",
+        log:
+            f"{RESULTS}/logs/distil/{{source}}/seed-{{seed}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/distil/{{source}}/seed-{{seed}}.tsv"
         wildcard_constraints:
             source="|".join(source for source, names in TEACHERS.items() if tuple(names) == methods),
+        threads: 1
+        resources:
+            mem_mb=8000,
+            runtime=720,
         params:
             settings=lambda wildcards: quoted(
                 experiment.selection_settings(config, wildcards.source)
             ),
             experiment=config["experiment"],
             code=lambda wildcards: version_of("distil", *method_modules(wildcards.source)),
-        log:
-            f"{RESULTS}/logs/distil/{{source}}/seed-{{seed}}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/distil/{{source}}/seed-{{seed}}.tsv"
-        threads: 1
-        resources:
-            mem_mb=8000,
-            runtime=720,
         shell:
             "python -m vqdistill.steps.distil"
             " --prior {input.prior} --codes {input.codes}"

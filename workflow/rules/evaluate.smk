@@ -17,12 +17,6 @@ rule evaluate_teacher:
         bounds=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/bounds.csv",
         codebook=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/codebook.csv",
         record=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/record.json",
-    params:
-        settings=lambda wildcards: quoted(
-            experiment.teacher_evaluation_settings(config, wildcards.source)
-        ),
-        experiment=config["experiment"],
-        code=version_of("evaluate_teacher"),
     log:
         f"{RESULTS}/logs/evaluate_teacher/{{source}}/seed-{{seed}}.log",
     benchmark:
@@ -31,6 +25,12 @@ rule evaluate_teacher:
     resources:
         mem_mb=8000,
         runtime=1440,
+    params:
+        settings=lambda wildcards: quoted(
+            experiment.teacher_evaluation_settings(config, wildcards.source)
+        ),
+        experiment=config["experiment"],
+        code=version_of("evaluate_teacher"),
     shell:
         "python -m vqdistill.steps.evaluate_teacher"
         " --images {input.images} --vqvae {input.vqvae} --prior {input.prior}"
@@ -53,12 +53,6 @@ rule evaluate_baseline:
         inpainting=f"{RESULTS}/metrics/{{model}}/seed-{{seed}}/inpainting.csv",
         pictures=f"{RESULTS}/metrics/{{model}}/seed-{{seed}}/pictures.npz",
         record=f"{RESULTS}/metrics/{{model}}/seed-{{seed}}/record.json",
-    params:
-        settings=lambda wildcards: quoted(
-            experiment.baseline_evaluation_settings(config, wildcards.model)
-        ),
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("evaluate_baseline", baseline_module(BASELINES[wildcards.model][0])),
     log:
         f"{RESULTS}/logs/evaluate_baseline/{{model}}/seed-{{seed}}.log",
     benchmark:
@@ -67,6 +61,14 @@ rule evaluate_baseline:
     resources:
         mem_mb=8000,
         runtime=1440,
+    params:
+        settings=lambda wildcards: quoted(
+            experiment.baseline_evaluation_settings(config, wildcards.model)
+        ),
+        experiment=config["experiment"],
+        code=lambda wildcards: version_of(
+            "evaluate_baseline", baseline_module(BASELINES[wildcards.model][0])
+        ),
     shell:
         "python -m vqdistill.steps.evaluate_baseline"
         " --images {input.images} --weights {input.weights} --classifier {input.classifier}"

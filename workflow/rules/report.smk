@@ -31,23 +31,21 @@ rule tabulate:
         bounds=all_runs("metrics/{name}/seed-{seed}/bounds.csv", TEACHERS),
         codebook=all_runs("metrics/{name}/seed-{seed}/codebook.csv", TEACHERS),
         records=records(),
-        pictures=expand(
-            f"{RESULTS}/metrics/{{name}}/seed-{SEEDS[0]}/pictures.npz", name=SOURCES
-        ),
+        pictures=expand(f"{RESULTS}/metrics/{{name}}/seed-{SEEDS[0]}/pictures.npz", name=SOURCES),
     output:
         tables=TABLES,
         pictures=f"{RESULTS}/tables/pictures.npz",
-    params:
-        settings=quoted(config),
-        folder=f"{RESULTS}/tables",
-        experiment=config["experiment"],
-        code=version_of("tabulate"),
     log:
         f"{RESULTS}/logs/tabulate.log",
     threads: 1
     resources:
         mem_mb=2000,
         runtime=15,
+    params:
+        settings=quoted(config),
+        folder=f"{RESULTS}/tables",
+        experiment=config["experiment"],
+        code=version_of("tabulate"),
     shell:
         "python -m vqdistill.steps.tabulate"
         " --density {input.density} --inpainting {input.inpainting} --costs {input.costs}"
@@ -66,16 +64,16 @@ rule draw_figures:
         png=FIGURES,
         pdf=[path.replace(".png", ".pdf") for path in FIGURES],
         svg=[path.replace(".png", ".svg") for path in FIGURES],
-    params:
-        tables=f"{RESULTS}/tables",
-        folder=f"{RESULTS}/figures",
-        code=version_of("draw_figures"),
     log:
         f"{RESULTS}/logs/draw_figures.log",
     threads: 1
     resources:
         mem_mb=2000,
         runtime=15,
+    params:
+        tables=f"{RESULTS}/tables",
+        folder=f"{RESULTS}/figures",
+        code=version_of("draw_figures"),
     shell:
         "python -m vqdistill.steps.draw_figures"
         " --tables {params.tables} --figures {params.folder} --code-version {params.code}"

@@ -12,11 +12,6 @@ rule train_vqvae:
         codes=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/codes.npz",
         history=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/history.csv",
         record=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/record.json",
-    params:
-        settings=lambda wildcards: quoted(experiment.vqvae_settings(config, wildcards.source)),
-        checkpoint=f"{RESULTS}/checkpoints/vqvae-{{source}}/seed-{{seed}}.safetensors",
-        experiment=config["experiment"],
-        code=version_of("train_vqvae"),
     log:
         f"{RESULTS}/logs/train_vqvae/{{source}}/seed-{{seed}}.log",
     benchmark:
@@ -25,6 +20,11 @@ rule train_vqvae:
     resources:
         mem_mb=4000,
         runtime=720,
+    params:
+        settings=lambda wildcards: quoted(experiment.vqvae_settings(config, wildcards.source)),
+        checkpoint=f"{RESULTS}/checkpoints/vqvae-{{source}}/seed-{{seed}}.safetensors",
+        experiment=config["experiment"],
+        code=version_of("train_vqvae"),
     shell:
         "python -m vqdistill.steps.train_vqvae"
         " --images {input.images} --checkpoint {params.checkpoint}"
@@ -43,11 +43,6 @@ rule train_prior:
         weights=f"{RESULTS}/models/prior-{{source}}/seed-{{seed}}/weights.safetensors",
         history=f"{RESULTS}/models/prior-{{source}}/seed-{{seed}}/history.csv",
         record=f"{RESULTS}/models/prior-{{source}}/seed-{{seed}}/record.json",
-    params:
-        settings=lambda wildcards: quoted(experiment.prior_settings(config, wildcards.source)),
-        checkpoint=f"{RESULTS}/checkpoints/prior-{{source}}/seed-{{seed}}.safetensors",
-        experiment=config["experiment"],
-        code=version_of("train_prior"),
     log:
         f"{RESULTS}/logs/train_prior/{{source}}/seed-{{seed}}.log",
     benchmark:
@@ -56,6 +51,11 @@ rule train_prior:
     resources:
         mem_mb=4000,
         runtime=720,
+    params:
+        settings=lambda wildcards: quoted(experiment.prior_settings(config, wildcards.source)),
+        checkpoint=f"{RESULTS}/checkpoints/prior-{{source}}/seed-{{seed}}.safetensors",
+        experiment=config["experiment"],
+        code=version_of("train_prior"),
     shell:
         "python -m vqdistill.steps.train_prior"
         " --images {input.images} --codes {input.codes} --checkpoint {params.checkpoint}"
@@ -72,11 +72,6 @@ rule train_baseline:
         weights=f"{RESULTS}/models/{{model}}/seed-{{seed}}/weights.safetensors",
         history=f"{RESULTS}/models/{{model}}/seed-{{seed}}/history.csv",
         record=f"{RESULTS}/models/{{model}}/seed-{{seed}}/record.json",
-    params:
-        settings=lambda wildcards: quoted(experiment.baseline_settings(config, wildcards.model)),
-        checkpoint=f"{RESULTS}/checkpoints/{{model}}/seed-{{seed}}.safetensors",
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("train_baseline", baseline_module(BASELINES[wildcards.model][0])),
     log:
         f"{RESULTS}/logs/train_baseline/{{model}}/seed-{{seed}}.log",
     benchmark:
@@ -85,6 +80,13 @@ rule train_baseline:
     resources:
         mem_mb=6000,
         runtime=1440,
+    params:
+        settings=lambda wildcards: quoted(experiment.baseline_settings(config, wildcards.model)),
+        checkpoint=f"{RESULTS}/checkpoints/{{model}}/seed-{{seed}}.safetensors",
+        experiment=config["experiment"],
+        code=lambda wildcards: version_of(
+            "train_baseline", baseline_module(BASELINES[wildcards.model][0])
+        ),
     shell:
         "python -m vqdistill.steps.train_baseline"
         " --images {input.images} --checkpoint {params.checkpoint}"
@@ -101,11 +103,6 @@ rule train_classifier:
         weights=f"{CLASSIFIER}/weights.safetensors",
         history=f"{CLASSIFIER}/history.csv",
         record=f"{CLASSIFIER}/record.json",
-    params:
-        settings=quoted(experiment.classifier_settings(config)),
-        checkpoint=f"{RESULTS}/checkpoints/classifier.safetensors",
-        experiment=config["experiment"],
-        code=version_of("train_classifier"),
     log:
         f"{RESULTS}/logs/train_classifier.log",
     benchmark:
@@ -114,6 +111,11 @@ rule train_classifier:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        settings=quoted(experiment.classifier_settings(config)),
+        checkpoint=f"{RESULTS}/checkpoints/classifier.safetensors",
+        experiment=config["experiment"],
+        code=version_of("train_classifier"),
     shell:
         "python -m vqdistill.steps.train_classifier"
         " --images {input.images} --checkpoint {params.checkpoint}"

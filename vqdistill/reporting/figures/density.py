@@ -23,6 +23,7 @@ from vqdistill.reporting.style import (
 )
 from vqdistill.reporting.tables import in_order, standard_weights
 
+CLOSE = 1.35  # ratio of two sizes whose vertical labels would run into each other
 WEIGHTS = {"prior": MethodStyle("prior weights", "0.45", "x", True)}
 
 
@@ -244,13 +245,26 @@ def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> No
     decoder = sizes[(sizes["model"] == "cm") & (sizes["part"] == "decoder")]
     if len(decoder):
         lines.append((_one_size(decoder), "CM decoder", RED))
-    for x, name, colour in lines:
+    for x, name, colour in _merged(lines):
         axes.axvline(x, linestyle=":", color=colour, linewidth=1.1, zorder=1)
         axes.annotate(
             name, (x, _free_height(axes, x, name)), (-2, 0), xycoords=axes.get_xaxis_transform(),
             textcoords="offset points", ha="right", va="bottom", rotation=90, color=colour,
             fontsize=7,
         )  # fmt: skip
+
+
+def _merged(lines: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
+    """The vertical lines from left to right; of two that stand too close for two labels, the right
+    one bears both names."""
+    merged: list[tuple[float, str, str]] = []
+    for x, name, colour in sorted(lines):
+        if merged and x / merged[-1][0] < CLOSE and merged[-1][2] == colour:
+            before = merged[-1]
+            name = f"{before[1]}, {name.removeprefix('VQ-VAE ')}"
+            merged[-1] = (before[0], "", colour)
+        merged.append((x, name, colour))
+    return merged
 
 
 def _free_height(axes: Axes, x: float, text: str) -> float:

@@ -38,9 +38,13 @@ def inpainting_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
     """Figure 2: the same queries answered by every model, unobserved part red, observed blue.
 
     Rows: truth, query, then for each model one conditional sample and the conditional mean.
-    Columns: for each mask the next few digits, so that all masks and digits fit a page.
+    Columns: for each mask the next few digits, so that all masks and digits fit a page. Controls
+    are left to the sheets.
     """
     _check(pictures)
+    methods = [str(name).split()[0] for name in pictures["methods"]]
+    styles = method_styles(methods)
+    shown = [m for m, method in enumerate(methods) if not styles[method].control]
     n_masks, n_digits = len(pictures["masks"]), len(pictures["truth"])
     each = max(1, min(n_digits, MAX_COLUMNS // n_masks))
     chosen = [[(q * each + i) % n_digits for i in range(each)] for q in range(n_masks)]
@@ -48,12 +52,12 @@ def inpainting_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
     for q, digits in enumerate(chosen):
         hidden, truth = pictures["hidden"][q], pictures["truth"][digits]
         rows = [[ink(x, hidden) for x in truth], [ink(x, hidden, blank=True) for x in truth]]
-        for m in range(len(pictures["methods"])):
+        for m in shown:
             rows.append([ink(x, hidden) for x in pictures["samples"][m, q, digits, 0]])
             rows.append([ink(x, hidden) for x in pictures["means"][m, q, digits]])
         blocks.append(rows)
     labels = ["truth", "query"]
-    for name in _labels(pictures["methods"]):
+    for name in _labels(pictures["methods"][shown]):
         labels += [f"{name}, sample", "mean"]
     heads = [f"{name} hidden" for name in pictures["masks"]]
     return _sheet(blocks, labels, heads, BLUE_RED, [2 * m for m in range(1, len(labels) // 2)])
