@@ -10,6 +10,9 @@ from vqdistill import config as experiment
 from vqdistill.errors import InputError
 from vqdistill.models.settings import baseline_module
 from vqdistill.provenance import code_version
+from vqdistill.reporting.names import FIGURES as FIGURE_NAMES
+from vqdistill.reporting.names import MASKS
+from vqdistill.reporting.names import TABLES as TABLE_NAMES
 
 try:
     config = experiment.checked(
@@ -25,6 +28,20 @@ SEEDS = config["seeds"]
 TEACHERS = experiment.teachers(config)
 BASELINES = experiment.baselines(config)
 SOURCES = [*TEACHERS, *BASELINES]
+TABLES = [f"{RESULTS}/tables/{name}.csv" for name in TABLE_NAMES]
+FIGURES = [f"{RESULTS}/figures/{name}.png" for name in FIGURE_NAMES]
+
+
+REFERENCE = f"results/reference/{config['experiment']}"
+CAPTIONED = [
+    "claims",
+    "thresholds",
+    "density_summary",
+    "inpainting_summary",
+    "model_sizes",
+    "timings",
+    "data_dictionary",
+]
 
 
 wildcard_constraints:
@@ -51,3 +68,28 @@ def method_modules(source):
 def all_runs(pattern, names):
     """`pattern` under the results folder, for each of the names and each seed."""
     return expand(f"{RESULTS}/{pattern}", name=names, seed=SEEDS)
+
+
+def latents_of(wildcards):
+    """The files of latents of one source, one for each of its methods."""
+    folder = f"{RESULTS}/latents/{wildcards.source}/seed-{wildcards.seed}"
+    return [f"{folder}/{method}.npz" for method in TEACHERS[wildcards.source]]
+
+
+def captioned(path, category):
+    """A result as part of the report, with the caption of its name if there is one."""
+    name = Path(path).stem
+    file = {"figure1": "density", "figure2": "inpainting"}.get(name, name)
+    file = "inpainting_sheet" if name.removeprefix("inpainting_") in MASKS else file
+    labels = {category.lower(): name.replace("_", " ")}
+    return report(path, caption=f"../report/{file}.rst", category=category, labels=labels)
+
+
+def records():
+    """The records of all trainings and evaluations."""
+    trained = [f"{kind}-{source}" for source in TEACHERS for kind in ("vqvae", "prior")]
+    return [
+        *all_runs("models/{name}/seed-{seed}/record.json", [*trained, *BASELINES]),
+        *all_runs("metrics/{name}/seed-{seed}/record.json", SOURCES),
+        f"{CLASSIFIER}/record.json",
+    ]

@@ -1,12 +1,5 @@
 """Selection of latents, one job for all methods of one VQ-VAE."""
 
-
-def latents_of(wildcards):
-    """The files of latents of one source, one for each of its methods."""
-    folder = f"{RESULTS}/latents/{wildcards.source}/seed-{wildcards.seed}"
-    return [f"{folder}/{method}.npz" for method in TEACHERS[wildcards.source]]
-
-
 # One rule for each set of methods, since the outputs of a rule can't depend on wildcards.
 for methods in sorted({tuple(names) for names in TEACHERS.values()}):
 
@@ -27,6 +20,8 @@ for methods in sorted({tuple(names) for names in TEACHERS.values()}):
             f"{RESULTS}/benchmarks/distil/{{source}}/seed-{{seed}}.tsv"
         wildcard_constraints:
             source="|".join(source for source, names in TEACHERS.items() if tuple(names) == methods),
+        conda:
+            "../../environment.yml"
         threads: 1
         resources:
             mem_mb=8000,

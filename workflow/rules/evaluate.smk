@@ -21,6 +21,8 @@ rule evaluate_teacher:
         f"{RESULTS}/logs/evaluate_teacher/{{source}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_teacher/{{source}}/seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=8000,
@@ -57,6 +59,8 @@ rule evaluate_baseline:
         f"{RESULTS}/logs/evaluate_baseline/{{model}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_baseline/{{model}}/seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=8000,

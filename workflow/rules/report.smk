@@ -1,26 +1,5 @@
 """Tables, claims and figures from the metric files; the reference, and the comparison with it."""
 
-from vqdistill.reporting.names import FIGURES as FIGURE_NAMES
-from vqdistill.reporting.names import TABLES as TABLE_NAMES
-
-TABLES = [f"{RESULTS}/tables/{name}.csv" for name in TABLE_NAMES]
-FIGURES = [f"{RESULTS}/figures/{name}.png" for name in FIGURE_NAMES]
-
-
-def caption(name):
-    """The caption of a table or figure in the report."""
-    return workflow.source_path(f"../report/{name}.rst")
-
-
-def records():
-    """The records of all trainings and evaluations."""
-    trained = [f"{kind}-{source}" for source in TEACHERS for kind in ("vqvae", "prior")]
-    return [
-        *all_runs("models/{name}/seed-{seed}/record.json", [*trained, *BASELINES]),
-        *all_runs("metrics/{name}/seed-{seed}/record.json", SOURCES),
-        f"{CLASSIFIER}/record.json",
-    ]
-
 
 rule tabulate:
     input:
@@ -33,17 +12,21 @@ rule tabulate:
         records=records(),
         pictures=expand(f"{RESULTS}/metrics/{{name}}/seed-{SEEDS[0]}/pictures.npz", name=SOURCES),
     output:
-        tables=TABLES,
+        tables=[
+            captioned(path, "Tables") if Path(path).stem in CAPTIONED else path for path in TABLES
+        ],
         pictures=f"{RESULTS}/tables/pictures.npz",
     log:
         f"{RESULTS}/logs/tabulate.log",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=15,
     params:
         settings=quoted(config),
-        folder=f"{RESULTS}/tables",
+        folder=lambda wildcards, output: Path(output.pictures).parent,
         experiment=config["experiment"],
         code=version_of("tabulate"),
     shell:
@@ -61,20 +44,80 @@ rule draw_figures:
         tables=TABLES,
         pictures=f"{RESULTS}/tables/pictures.npz",
     output:
-        png=FIGURES,
+        png=[captioned(path, "Figures") for path in FIGURES],
         pdf=[path.replace(".png", ".pdf") for path in FIGURES],
         svg=[path.replace(".png", ".svg") for path in FIGURES],
     log:
         f"{RESULTS}/logs/draw_figures.log",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=15,
     params:
-        tables=f"{RESULTS}/tables",
-        folder=f"{RESULTS}/figures",
+        tables=lambda wildcards, input: Path(input.pictures).parent,
+        folder=lambda wildcards, output: Path(output.png[0]).parent,
         code=version_of("draw_figures"),
     shell:
         "python -m vqdistill.steps.draw_figures"
         " --tables {params.tables} --figures {params.folder} --code-version {params.code}"
         " > {log} 2>&1"
+
+
+rule tables:
+    input:
+        TABLES,
+
+
+rule figures:
+    input:
+        FIGURES,
+
+
+# One target for each method: all that its evaluation needs, and nothing of the other baselines.
+for method in experiment.methods(config):
+
+    rule:
+        name:
+            method
+        input:
+            all_runs(
+                "metrics/{name}/seed-{seed}/density.csv", experiment.sources_of(config, method)
+            ),
+
+
+rule reference:
+    """Copy what is worth committing of a finished experiment to results/reference/."""
+    input:
+        TABLES,
+        FIGURES,
+    log:
+        f"{RESULTS}/logs/reference.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        results=lambda wildcards, input: Path(input[0]).parents[1],
+        reference=REFERENCE,
+    shell:
+        "python -m vqdistill.steps.copy_reference"
+        " --results {params.results} --reference {params.reference} 2>&1 | tee {log}"
+
+
+rule compare:
+    """Compare a finished experiment with its committed reference, method by method."""
+    input:
+        summary=f"{RESULTS}/tables/density_summary.csv",
+    output:
+        f"{RESULTS}/comparison/comparison.csv",
+    log:
+        f"{RESULTS}/logs/compare.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        reference=f"{REFERENCE}/tables/density_summary.csv",
+    shell:
+        "python -m vqdistill.steps.compare_reference --summary {input.summary}"
+        " --reference {params.reference} --comparison {output} 2>&1 | tee {log}"

@@ -16,6 +16,8 @@ rule train_vqvae:
         f"{RESULTS}/logs/train_vqvae/{{source}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_vqvae/{{source}}/seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -47,6 +49,8 @@ rule train_prior:
         f"{RESULTS}/logs/train_prior/{{source}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_prior/{{source}}/seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -76,6 +80,8 @@ rule train_baseline:
         f"{RESULTS}/logs/train_baseline/{{model}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_baseline/{{model}}/seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=6000,
@@ -107,6 +113,8 @@ rule train_classifier:
         f"{RESULTS}/logs/train_classifier.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_classifier.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=4000,

@@ -1,0 +1,38 @@
+"""Copy the tables, figures and small metric files of a finished experiment to the reference."""
+
+import logging
+import shutil
+from pathlib import Path
+
+from vqdistill.errors import InputError
+from vqdistill.files import replacing
+from vqdistill.steps.common import Job, run
+
+log = logging.getLogger(__name__)
+COPIED = ("tables/*.csv", "figures/*.png", "figures/*.pdf", "metrics/*/*/*.csv")
+COPIED += ("metrics/*/*/record.json", "models/*/*/record.json", "models/*/*/history.csv")
+
+
+def copy_reference(job: Job) -> None:
+    """Replace the reference by this experiment's files; models and pictures stay behind."""
+    results, reference = job["results"], job["reference"]
+    paths = [path for pattern in COPIED for path in sorted(results.glob(pattern))]
+    if not paths:
+        raise InputError(f"{results}: nothing to copy; run the experiment first")
+    wanted = {reference / path.relative_to(results) for path in paths}
+    for path in paths:
+        copy(path, reference / path.relative_to(results))
+    for path in reference.rglob("*"):
+        if path.is_file() and path not in wanted and path.name != "README.md":
+            path.unlink()
+    log.info("%d files copied to %s", len(paths), reference)
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy one file, whole or not at all."""
+    with replacing(target) as temporary:
+        shutil.copyfile(path, temporary)
+
+
+if __name__ == "__main__":
+    run(copy_reference, files="results reference")
