@@ -32,7 +32,7 @@ def check_records(records: Mapping[str, dict]) -> None:
     """Raise InputError, naming the files, where records lack a key or can't be shown together.
 
     Together can stand: records of one experiment and data set, in which the runs of one model
-    that differ in the seed alone have the same settings and code version.
+    that differ in the seed alone have the same settings.
     """
     if not records:
         raise InputError("records: none given, expected at least one; train a model first")
@@ -45,7 +45,6 @@ def check_records(records: Mapping[str, dict]) -> None:
         shared = {
             ("data",): [record["experiment"], record["dataset"]],
             ("settings", record["step"], model_name(record)): settings,
-            ("code_version", record["step"], model_name(record)): record["code_version"],
         }
         for key, value in shared.items():
             text = json.dumps(value, sort_keys=True)

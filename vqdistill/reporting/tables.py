@@ -150,7 +150,7 @@ def in_order(models: pd.DataFrame) -> list[tuple[str, str]]:
 def _summarise(table: pd.DataFrame, keys: list[str], scores: list[str]) -> pd.DataFrame:
     """One row per key: n_seeds, and <score>_mean, _std (n - 1; 0 for one seed), _low, _high."""
     _check_no_missing(table[[*keys, "seed", *scores]], "table")
-    constants = [c for c in ("n_images", "n_scored", "n_parameters", "code_version") if c in table]
+    constants = [c for c in ("n_images", "n_scored", "n_parameters") if c in table]
     for column in constants:
         _check_one_value(table, keys, column)
     repeated = table[table.duplicated([*keys, "seed"])]
@@ -161,6 +161,8 @@ def _summarise(table: pd.DataFrame, keys: list[str], scores: list[str]) -> pd.Da
     for values, group in table.groupby(keys, sort=True):
         row = dict(zip(keys, values, strict=True))
         row |= {column: group[column].iloc[0] for column in constants}
+        if "code_version" in group:
+            row["code_version"] = "+".join(sorted(group["code_version"].unique()))
         row["n_seeds"] = len(group)
         for score in scores:
             mean, low, high = t_interval(group[score])

@@ -4,8 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from vqdistill import config as experiment
 from vqdistill.errors import InputError
 from vqdistill.models.settings import baseline_module
@@ -30,8 +28,6 @@ BASELINES = experiment.baselines(config)
 SOURCES = [*TEACHERS, *BASELINES]
 TABLES = [f"{RESULTS}/tables/{name}.csv" for name in TABLE_NAMES]
 FIGURES = [f"{RESULTS}/figures/{name}.png" for name in FIGURE_NAMES]
-
-
 REFERENCE = f"results/reference/{config['experiment']}"
 CAPTIONED = [
     "claims",
