@@ -3,6 +3,7 @@
 `vqdistill.load` gives a model of a finished run, which answers exact probabilistic questions.
 """
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
@@ -11,7 +12,5 @@ __all__ = ["load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from vqdistill.loading import load
-
-        return load
+        return importlib.import_module("vqdistill.loading").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ Settings are plain values, complete in themselves: what a job gets is all that i
 on besides its input files, its seed and the code.
 """
 
+import ast
 import difflib
 import math
 from pathlib import Path
@@ -13,7 +14,9 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from vqdistill.distillation import method_names
 from vqdistill.errors import InputError
+from vqdistill.models.settings import baseline_module
 
 EXACT_METHOD = "exm"
 MAX_EXACT_LATENTS = 2**27
@@ -35,8 +38,7 @@ def checked(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
         raise InputError(_one_line(error))
     _check_teachers(config)
     for name, baseline in config["baselines"].items():
-        if "size" in baseline["settings"]:
-            raise InputError(f"config: baselines.{name}.settings.size: list it in `sizes` instead")
+        _check_baseline(name, baseline)
     return config
 
 
@@ -62,18 +64,51 @@ def _one_line(error: ValidationError) -> str:
         known = list(error.schema.get("properties", {}))
         unknown = [name for name in error.instance if name not in known]
         name = next((n for n in unknown if repr(n) in error.message), unknown[0])
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+        hint = _nearest(name, known) if known else "it does not have the form of one"
         return f"config: {key + '.' if key else ''}{name}: unknown key; {hint}"
     about = error.schema.get("description", "")
     about = f" ({about})" if about else ""
     return f"config: {key or 'top level'}: {error.message.splitlines()[0]}{about}"
 
 
+def _check_baseline(name: str, baseline: dict[str, Any]) -> None:
+    where, known = f"config: baselines.{name}", settings_names(name)
+    if known is None:
+        raise InputError(f"{where}: not known; expected cm, einet or a module of vqdistill/models")
+    for key in baseline["settings"]:
+        if key == "size":
+            raise InputError(f"{where}.settings.size: list it in `sizes` instead")
+        if key not in known:
+            raise InputError(f"{where}.settings.{key}: unknown key; {_nearest(key, known)}")
+    if ("size" in known) != ("sizes" in baseline):
+        expected = "one size or more" if "size" in known else "none, this model has no size"
+        raise InputError(f"{where}.sizes: expected {expected}")
+
+
+def settings_names(method: str) -> list[str] | None:
+    """The settings that a baseline's module declares, without importing it; None: no baseline."""
+    path = Path(__file__).parent / "models" / f"{baseline_module(method).rpartition('.')[2]}.py"
+    if not path.exists():
+        return None
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Settings":
+            return [line.target.id for line in node.body if isinstance(line, ast.AnnAssign)]
+    return None
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+
+
 def _check_teachers(config: dict[str, Any]) -> None:
     seen = set()
     for number, teacher in enumerate(config["teachers"]):
         grid, where = teacher["grid"], f"config: teachers.{number}"
+        for method in teacher["methods"]:
+            if method not in (EXACT_METHOD, *method_names()):
+                hint = _nearest(method, [EXACT_METHOD, *method_names()])
+                raise InputError(f"{where}.methods: {method!r} is not known; {hint}")
         if grid not in config["vqvae"]["channels"]:
             raise InputError(
                 f"{where}.grid: no channels for {grid}; add them under vqvae.channels, which has"
@@ -92,8 +127,8 @@ def _check_teachers(config: dict[str, Any]) -> None:
                 )
             if EXACT_METHOD in teacher["methods"] and latents > MAX_EXACT_LATENTS:
                 raise InputError(
-                    f"{where}: exm with K = {size} on {grid} has {latents:.3g} latents, of which at"
-                    f" most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
+                    f"{where}: exm with K = {size} on {grid} has {size}^{positions} latents, of"
+                    f" which at most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
                 )
 
 

@@ -24,6 +24,7 @@ DATA_VARIABLE = "VQDISTILL_DATA"
 EVALUATED = ("test", "validation", "train")
 N_CLASSES = 10
 ENCODED_AT_ONCE = 1000
+BELOW_ONE = 1 - 2**-24  # the largest float32 below 1
 N_HELD_OUT = {"mnist": 10_000, "fashion_mnist": 10_000, "digits": 300}  # validation images
 LEVELS = {"mnist": 256, "fashion_mnist": 256, "digits": 17}
 MNIST_SHA256 = {
@@ -94,7 +95,7 @@ def prepare(dataset: str, root: str | None, noise_seed: int, training_part: int)
 def dequantised(images: np.ndarray, noise: np.ndarray, levels: int) -> np.ndarray:
     """(v + u)/L in float32, strictly below 1."""
     x = ((images + noise) / levels).astype(np.float32)
-    return np.minimum(x, np.nextafter(np.float32(1), np.float32(0)))
+    return np.minimum(x, np.float32(BELOW_ONE))
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Images:
@@ -161,9 +162,9 @@ class Batches:
 
 
 def with_noise(images: Tensor, levels: int, generator: torch.Generator) -> Tensor:
-    """(v + u)/L float32 of uint8 images, with fresh noise."""
+    """(v + u)/L float32 of uint8 images, with fresh noise, strictly below 1."""
     noise = torch.rand(images.shape, generator=generator, device=generator.device)
-    return (images + noise.to(images.device)) / levels
+    return ((images + noise.to(images.device)) / levels).clamp_(max=BELOW_ONE)
 
 
 def _digits() -> tuple:

@@ -25,38 +25,40 @@ DECODED_AT_ONCE = (
 
 def load_vqvae(path: str | Path, device: torch.device | str = "cpu") -> VQVAE:
     """A trained VQ-VAE, frozen and in evaluation mode."""
-    return _load(path, device, build_vqvae)
+    return _load(path, device, build_vqvae)[0]
 
 
 def load_prior(path: str | Path, device: torch.device | str = "cpu") -> PixelCNN:
     """A trained prior, frozen and in evaluation mode."""
-    return _load(path, device, build_prior)
+    return _load(path, device, build_prior)[0]
 
 
 def load_classifier(path: str | Path, device: torch.device | str = "cpu") -> Classifier:
     """The trained classifier, frozen and in evaluation mode."""
-    return _load(path, device, build_classifier)
+    return _load(path, device, build_classifier)[0]
 
 
 def load_baseline_circuit(
     path: str | Path, n_components: int, device: torch.device | str = "cpu"
 ) -> Circuit:
     """A trained baseline as a circuit, compiled to `n_components` if it is a mixture."""
-    model = _load(path, device, build_baseline)
-    _, metadata = read_tensors(path)
+    model, metadata = _load(path, device, build_baseline)
     method = metadata["settings"]["method"]
+    if load_baseline(method).NESTED and n_components < 1:
+        raise InputError(f"n_components: {n_components} given; {method} needs 1 or more")
     points = generator(metadata["seed"], f"components {method}")
     return load_baseline(method).circuit(model, n_components, points)
 
 
-def _load(path: str | Path, device: torch.device | str, build) -> Any:
+def _load(path: str | Path, device: torch.device | str, build) -> tuple[Any, dict[str, Any]]:
+    """A trained model, frozen and in evaluation mode, and the metadata of its file."""
     weights, metadata = read_tensors(path)
-    model = build(metadata.get("image_shape"), metadata["settings"])
     try:
+        model = build(metadata["image_shape"], metadata["settings"])
         model.load_state_dict(weights)
-    except RuntimeError:
+    except (KeyError, RuntimeError):
         raise InputError(f"{path}: holds the weights of another model; train it again") from None
-    return model.to(device).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False), metadata
 
 
 def read_latents(path: str | Path, n_components: int) -> tuple[Tensor, Tensor]:
@@ -83,13 +85,15 @@ def distilled_mixture(vqvae: VQVAE, codes: Tensor, log_weights: Tensor | None = 
     return Mixture(log_weights.to(device), means, log_stds)
 
 
-def exact_mixture(vqvae: VQVAE, log_prior: Tensor) -> StreamedMixture:
+def exact_mixture(vqvae: VQVAE, log_prior: Tensor, uniform: bool = False) -> StreamedMixture:
     """Eq. 1: the mixture over all latents, decoded as they are needed where they are many.
 
     log_prior: the weights log p(z) [K^HW], of the latents in lexicographic order, the last position
     fastest.
     """
     settings, device = vqvae.settings, next(vqvae.parameters()).device
+    log_weights = uniform_log_weights(len(log_prior)) if uniform else log_prior
+    log_weights = log_weights.to(device)
 
     @torch.no_grad()
     def decode(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,9 +101,9 @@ def exact_mixture(vqvae: VQVAE, log_prior: Tensor) -> StreamedMixture:
 
     n_variables = vqvae.image_shape[0] * vqvae.image_shape[1]
     if len(log_prior) * n_variables <= DECODED_AT_ONCE:
-        return Mixture(log_prior.to(device), *decode(torch.arange(len(log_prior), device=device)))
+        return Mixture(log_weights, *decode(torch.arange(len(log_prior), device=device)))
     components = DecodedComponents(decode, len(log_prior), n_variables, device)
-    return StreamedMixture(log_prior.to(device), components)
+    return StreamedMixture(log_weights, components)
 
 
 def load(
@@ -110,15 +114,16 @@ def load(
     codebook_size: int = 0,
     size: int = 0,
     n_components: int = 0,
-    weights: str = "uniform",
+    weights: str = "",
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Circuit:
     """A tractable model of a finished run, such as load('results/quick', 'dmbs', grid='4x4', …).
 
-    Distilled models ('dmrs', 'dmbs', …) need grid, codebook_size and n_components, and take
-    weights 'uniform' (Eq. 2) or 'prior'; 'exm' needs grid and codebook_size; 'cm' needs
-    n_components; 'einet' needs size. Raises InputError where the run holds no such model.
+    Distilled models ('dmrs', 'dmbs', …) need grid, codebook_size and n_components; 'exm' needs grid
+    and codebook_size; 'cm' needs n_components; 'einet' needs size. weights: 'uniform' (Eq. 2, what
+    distilled models have unless told otherwise) or 'prior' (Eq. 1, what 'exm' has). Raises
+    InputError where the run holds no such model.
     """
     results = Path(results)
     if not grid:
@@ -130,10 +135,11 @@ def load(
         results / "models" / f"vqvae-{source}" / f"seed-{seed}" / "weights.safetensors", device
     )
     latents = results / "latents" / source / f"seed-{seed}" / f"{method}.npz"
-    if method == "exm":
-        return exact_mixture(vqvae, torch.from_numpy(read_arrays(latents)["log_prob"]))
-    codes, log_prior = read_latents(latents, n_components)
-    if weights not in ("uniform", "prior"):
+    if weights not in ("", "uniform", "prior"):
         raise InputError(f"weights: {weights!r} is not known; expected 'uniform' or 'prior'")
+    if method == "exm":
+        log_prior = torch.from_numpy(read_arrays(latents)["log_prob"])
+        return exact_mixture(vqvae, log_prior, uniform=weights == "uniform")
+    codes, log_prior = read_latents(latents, n_components)
     log_weights = torch.log_softmax(log_prior, 0) if weights == "prior" else None
     return distilled_mixture(vqvae, codes, log_weights)

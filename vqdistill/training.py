@@ -92,8 +92,9 @@ def best_epoch(history: list[dict[str, float]], min_improvement: float) -> int:
     """The last epoch (from 1) that gained `min_improvement` over the best before it."""
     best, lowest = 1, math.inf
     for row in history:
-        if row["validation_loss"] <= lowest - min_improvement or math.isinf(lowest):
-            best, lowest = int(row["epoch"]), row["validation_loss"]
+        loss = row["validation_loss"]
+        if math.isinf(lowest) or (loss < lowest and loss <= lowest - min_improvement):
+            best, lowest = int(row["epoch"]), loss
     return best
 
 

@@ -23,7 +23,7 @@ COMPONENT_CHUNK = 1024  # system for fresh pages at every allocation
 GATHERED_PAIRS = 1024
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
-FLOAT32_ROUNDING = 4 * torch.finfo(torch.float32).eps
+FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
 
 
 class Components(Protocol):
@@ -141,7 +141,7 @@ class Scorer:
     def __init__(self, chunk: Chunk, block: Evidence) -> None:
         self.weights, self.offsets = _weights(chunk, block)  # float64 [n, F], [n]
         self.weights32, self.offsets32 = self.weights.float(), self.offsets.float()
-        self.magnitudes = self.weights32.abs()
+        self.rounding, self.margins = rounding_bound(chunk, block.pixels, self.weights.shape[1])
 
     def exact(self, block: Evidence) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
@@ -157,17 +157,14 @@ class Scorer:
         the sum so far. Where sums are also taken up to some `ends` within the chunk, ascending,
         it is compared with the largest one up to the next end.
         """
-        features = block.features.float()
-        scores = torch.addmm(self.offsets32, features, self.weights32.T)  # [B, n] float32
-        largest = features.abs().amax(0)  # [F]
-        error = FLOAT32_ROUNDING * (self.magnitudes @ largest + self.offsets32.abs())  # [n]
+        scores = torch.addmm(self.offsets32, block.features.float(), self.weights32.T)  # [B, n]
         keep = torch.zeros_like(scores, dtype=torch.bool)
         for weights, so_far in zip(log_weights.float(), floor.float(), strict=True):
-            terms = scores + weights
+            least = torch.add(weights - self.margins, scores, alpha=1 + self.rounding)
+            most = torch.add(weights + self.margins, scores, alpha=1 - self.rounding)
             for part in segments(ends, len(weights)):
-                least = (terms[:, part] - error[part]).amax(1)
-                so_far = torch.maximum(least, so_far)
-                keep[:, part] |= terms[:, part] + error[part] >= so_far[:, None] - NEGLIGIBLE
+                so_far = torch.maximum(least[:, part].amax(1), so_far)
+                keep[:, part] |= most[:, part] >= so_far[:, None] - NEGLIGIBLE
         images, numbers = keep.nonzero(as_tuple=True)
         if len(images) > DENSE_SHARE * keep.numel():
             return torch.where(keep, self.exact(block), -torch.inf)
@@ -177,6 +174,25 @@ class Scorer:
             products = torch.linalg.vecdot(block.features[image], self.weights[number])
             result[image, number] = products + self.offsets[number]
         return result
+
+
+def rounding_bound(chunk: Chunk, pixels: Tensor | None, n_terms: int) -> tuple[float, Tensor]:
+    """(r, m [n]) such that the float32 score s̃ of any image differs from s by ≤ m_n − r s̃.
+
+    A sum of F products in any order is off by at most F u Σ|terms|, with the unit roundoff u. With
+    z = (x − μ)/σ and q = μ/σ, the terms of a pixel are −½(z + q)², (z + q) q and the constant
+    −½q² + l, with l = −log σ − ½ log 2π. Their sizes add up to at most 3/2 z² + 5/2 q² and that of
+    the constant, and Σ z² = 2(Σ l − s).
+    """
+    log_densities = -chunk.log_stds.double() - HALF_LOG_TWO_PI
+    squares = -2 * (chunk.constant - log_densities)  # q²
+    parts = [log_densities.clamp(min=0), squares, chunk.constant.abs()]
+    if pixels is not None:
+        parts = [part[:, pixels] for part in parts]
+    peak, square, constant = (part.sum(1) for part in parts)
+    unit = (n_terms + 4) * FLOAT32_ROUNDING  # 4 for the rounding of the factors and of the sum
+    unit /= 1 - 3 * unit  # for s̃ in place of s in Σ z²
+    return 3 * unit, (unit * (3 * peak + 2.5 * square + constant)).float()
 
 
 def segments(ends: Sequence[int], n: int) -> Iterator[slice]:

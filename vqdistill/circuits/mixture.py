@@ -20,6 +20,8 @@ from vqdistill.circuits.components import (
 )
 from vqdistill.errors import InputError
 
+LOWEST = -1e300  # finite, so that a difference to it is a number where no component has weight
+
 
 class StreamedMixture(Circuit):
     """A mixture whose components are read chunk by chunk, so that they need not fit in memory."""
@@ -59,6 +61,10 @@ class StreamedMixture(Circuit):
         sizes: ascending; log_weights: [S, N], several weight vectors, each normalised here over
         the first n components. Returns [S, len(sizes), B] float64, in nats.
         """
+        if list(sizes) != sorted({*sizes}) or not 1 <= sizes[0] <= sizes[-1] <= self.n_components:
+            raise InputError(
+                f"sizes {list(sizes)}: expected ascending numbers from 1 to {self.n_components}"
+            )
         observed = self.checked(x, observed)
         sums = log_sum(x, self.components, log_weights, sizes, observed)
         totals = torch.stack([torch.logsumexp(log_weights[:, :n], 1) for n in sizes], 1)
@@ -93,7 +99,7 @@ class StreamedMixture(Circuit):
         total = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         mean = torch.zeros(len(x), self.n_variables, dtype=torch.float64, device=x.device)
         for _, rows, terms, means in self._terms(x, observed):
-            updated = torch.logaddexp(total[rows], torch.logsumexp(terms, 1))
+            updated = torch.logaddexp(total[rows], torch.logsumexp(terms, 1)).clamp(min=LOWEST)
             responsibilities = torch.exp(terms - updated[:, None])  # [B, n]
             mean[rows] *= torch.exp(total[rows] - updated)[:, None]
             mean[rows] += responsibilities @ means.double()

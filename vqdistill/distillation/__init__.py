@@ -17,12 +17,16 @@ from vqdistill.errors import InputError
 NO_METHODS = {"selection", "enumeration", "exm"}
 
 
+def method_names() -> list[str]:
+    """The selection methods that there are."""
+    return sorted({module.name for module in pkgutil.iter_modules(__path__)} - NO_METHODS)
+
+
 def load_method(name: str) -> ModuleType:
     """The module of the selection method `name`. Raises InputError where there is none."""
-    methods = sorted({module.name for module in pkgutil.iter_modules(__path__)} - NO_METHODS)
-    if name not in methods:
+    if name not in method_names():
         raise InputError(
-            f"selection method: found '{name}', expected one of {', '.join(methods)}; "
+            f"selection method: found '{name}', expected one of {', '.join(method_names())}; "
             f"choose one of these or add vqdistill/distillation/<name>.py"
         )
     return importlib.import_module(f"{__name__}.{name}")

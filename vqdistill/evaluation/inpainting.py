@@ -100,8 +100,14 @@ def errors(mean: Tensor, x: Tensor, hidden: Tensor) -> dict[str, float]:
 
 def sharpness(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
     """Mean gradient magnitude over the hidden pixels, as a ratio to that of the true images."""
-    ratio = _gradient(completed, hidden, shape) / _gradient(truth, hidden, shape)
-    return ratio.item()
+    return _ratio(_gradient(completed, hidden, shape), _gradient(truth, hidden, shape))
+
+
+def _ratio(value: Tensor, truth: Tensor) -> float:
+    """value / truth, and 1 for two zeros: a flat completion of a flat image is as it should be."""
+    if value == truth:
+        return 1.0
+    return (value / truth.clamp(min=torch.finfo(truth.dtype).tiny)).item()
 
 
 def _gradient(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -116,7 +122,7 @@ def _gradient(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
 def coherence(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
     """Mean jump across the mask's border, as a ratio to that of the true images."""
     shown = torch.where(hidden, completed, truth)
-    return (_border_jump(shown, hidden, shape) / _border_jump(truth, hidden, shape)).item()
+    return _ratio(_border_jump(shown, hidden, shape), _border_jump(truth, hidden, shape))
 
 
 def _border_jump(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vqdistill.data import N_CLASSES
 from vqdistill.errors import InputError
-from vqdistill.models.settings import parse_grid
+from vqdistill.models.settings import model_settings, parse_grid, settings_from
 
 FIRST_KERNEL = 7
 KERNEL = 3
@@ -332,6 +332,7 @@ class PixelCNN(nn.Module):
 
 def build_prior(image_shape: tuple[int, int], settings: dict[str, Any]) -> PixelCNN:
     """An untrained prior with the settings of train_prior; it does not depend on the images."""
-    sizes = {key: settings[key] for key in ("width", "layers", "head")}
-    grid = parse_grid(settings["grid"])
-    return PixelCNN(settings["codebook_size"], grid, N_CLASSES, PixelCNNSettings(**sizes))
+    sizes = model_settings(settings)
+    grid, codebook_size = parse_grid(sizes.pop("grid")), sizes.pop("codebook_size")
+    sizes = settings_from(PixelCNNSettings, sizes, "prior")
+    return PixelCNN(codebook_size, grid, N_CLASSES, sizes)

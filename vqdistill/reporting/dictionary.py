@@ -103,7 +103,7 @@ COLUMNS = {
         ),
     },
     "costs": {
-        **_SOURCE,
+        **{key: text for key, text in _SOURCE.items() if key != "dataset"},
         **_SEED,
         "method": _MODEL["method"],
         "n_components": _MODEL["n_components"],
@@ -136,14 +136,12 @@ COLUMNS = {
         "why": ("-", "Why the threshold is where it is."),
     },
     "history": {
-        **_SOURCE,
         **_MODEL_NAME,
-        **_EXTENT,
         **_SEED,
         "epoch": ("epochs", "From 1."),
         "train_loss": ("nats", "Mean over the epoch: per image, prior per code."),
         "validation_loss": ("nats", "Of the fixed validation images after the epoch."),
-        "best": ("-", "True in the epoch whose weights are kept."),
+        "best": ("-", "1 in the epoch whose weights are kept, else 0."),
     },
     "codebook": {
         **_SOURCE,
@@ -151,12 +149,43 @@ COLUMNS = {
         "rank": ("-", "Rank of the code by frequency, from 1."),
         "frequency": ("fraction", "Share of the training images' codes that are this code."),
     },
-    "references": {
+    "teacher": {
         **_SOURCE,
         **_SEED,
-        "split": ("-", "Images measured."),
+        **_SPLIT,
         "reconstruction_bpd": ("bits per dimension", "Of p(x | z(x)), each image with its codes."),
+        "code_log_prob": ("nats per image", "Mean log p(z(x)) of the encoder's codes."),
         "joint_bpd": ("bits per dimension", "Of p(x, z(x)); an upper bound of the exact BPD."),
+    },
+    "bounds": {
+        **_SOURCE,
+        **_SEED,
+        "method": _MODEL["method"],
+        "n_components": _MODEL["n_components"],
+        "n_images": ("images", "Test images compared."),
+        "largest_excess": (
+            "nats",
+            "Largest log of sum p(z) p(x | z) over the selected latents minus log p(x) of ExM.",
+        ),
+        "mean_gap": (
+            "nats per image",
+            "How much the selected latents miss of log p(x), on average.",
+        ),
+    },
+    "classifier": {
+        "experiment": _SOURCE["experiment"],
+        "dataset": _SOURCE["dataset"],
+        **_SEED,
+        "test_accuracy": (
+            "fraction",
+            "Real test images that the judge of completions reads right.",
+        ),
+    },
+    "data_dictionary": {
+        "table": ("-", "Name of the table."),
+        "column": ("-", "Name of its column."),
+        "unit": ("-", "Unit of its values."),
+        "meaning": ("-", "What they are."),
     },
 }
 

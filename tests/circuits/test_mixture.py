@@ -1,0 +1,553 @@
+"""Mixtures against torch.distributions, scikit-learn, quadrature and explicit formulas."""
+
+import math
+
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.stats import chisquare, kstest
+from sklearn.mixture import GaussianMixture
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from vqdistill.circuits import components
+from vqdistill.circuits.components import DecodedComponents, StoredComponents
+from vqdistill.circuits.mixture import Mixture, StreamedMixture, uniform_log_weights
+from vqdistill.errors import InputError
+
+SMALLEST_P_VALUE = 1e-3
+N, D, B = 24, 18, 13
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def weights_of(kind, n, seed=0):
+    """Uniform, random, or peaked log-weights: the last spans 60 nats."""
+    noise = torch.randn(n, generator=seeded(seed), dtype=torch.float64)
+    scale = {"uniform": 0.0, "random": 1.0, "peaked": 15.0}[kind]
+    return torch.log_softmax(scale * noise, 0)
+
+
+def random_mixture(n=N, d=D, kind="random", smallest=-2.5, seed=0):
+    g = seeded(seed)
+    means = torch.rand(n, d, generator=g)
+    log_stds = smallest * torch.rand(n, d, generator=g)
+    return Mixture(weights_of(kind, n, seed), means, log_stds)
+
+
+def images(b=B, d=D, seed=1):
+    return torch.rand(b, d, generator=seeded(seed))
+
+
+def mask_of(kind, b=B, d=D, seed=2):
+    if kind == "none":
+        return None
+    shape = (d,) if kind == "shared" else (b, d)
+    return torch.rand(shape, generator=seeded(seed)) < 0.5
+
+
+def leaves(mixture, x):
+    """log N(x_bd; μ_nd, σ_nd) by torch.distributions in float64, [B, n, D]."""
+    means, log_stds = mixture.components.parameters(slice(0, mixture.n_components))
+    return Normal(means.double(), log_stds.double().exp()).log_prob(x.double()[:, None])
+
+
+def terms_of(mixture, x, observed):
+    """log w_n p_n(x_o) [B, n], leaf by leaf."""
+    values = leaves(mixture, x)
+    if observed is not None:
+        values = values * observed.expand(x.shape)[:, None]
+    return values.sum(-1) + mixture.log_weights
+
+
+def direct(mixture, x, observed=None):
+    return terms_of(mixture, x, observed).logsumexp(1)
+
+
+MASKS = pytest.mark.parametrize("masks", ["none", "shared", "each"])
+HIDING = pytest.mark.parametrize("masks", ["shared", "each"])
+WEIGHTS = pytest.mark.parametrize("kind", ["uniform", "random", "peaked"])
+
+
+@pytest.fixture(params=["whole", "chunked"])
+def chunking(request, monkeypatch):
+    """The chunks as they are, and so small that every loop runs several times."""
+    if request.param == "chunked":
+        monkeypatch.setattr(components, "IMAGE_BLOCK", 5)
+        monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
+        monkeypatch.setattr(components, "GATHERED_PAIRS", 3)
+    return request.param
+
+
+@pytest.fixture(params=[0.0, 1.0, 0.1], ids=["dense", "gathered", "default"])
+def share(request, monkeypatch):
+    """Both ways of evaluating the components that matter."""
+    monkeypatch.setattr(components, "DENSE_SHARE", request.param)
+
+
+# log_prob
+
+
+@WEIGHTS
+@MASKS
+def test_log_prob_equals_torch_distributions(chunking, share, kind, masks):
+    mixture, x, observed = random_mixture(kind=kind), images(), mask_of(masks)
+    rows = range(B) if masks == "each" else [slice(None)]
+    expected = []
+    for row in rows:
+        mask = slice(None) if observed is None else observed if masks == "shared" else observed[row]
+        normal = Normal(mixture.means[:, mask].double(), mixture.log_stds[:, mask].double().exp())
+        reference = MixtureSameFamily(
+            Categorical(logits=mixture.log_weights), Independent(normal, 1)
+        )
+        expected.append(reference.log_prob(torch.atleast_2d(x[row])[:, mask].double()))
+    found = mixture.log_prob(x, observed)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-11, atol=1e-9)
+
+
+@WEIGHTS
+def test_log_prob_equals_scikit_learn(chunking, kind):
+    mixture, x = random_mixture(kind=kind), images()
+    reference = GaussianMixture(N, covariance_type="diag")
+    reference.weights_ = mixture.log_weights.exp().numpy()
+    reference.means_ = mixture.means.double().numpy()
+    reference.covariances_ = (2 * mixture.log_stds.double()).exp().numpy()
+    reference.precisions_cholesky_ = (-mixture.log_stds.double()).exp().numpy()
+    expected = torch.from_numpy(reference.score_samples(x.double().numpy()))
+    torch.testing.assert_close(mixture.log_prob(x), expected, rtol=1e-11, atol=1e-9)
+
+
+def mnist_like(n, seed):
+    """Black pictures with strokes whose pixels are near 1, [n, 784], with one level's noise."""
+    g = seeded(seed)
+    strokes = torch.rand(n, 784, generator=g) < 0.2
+    grey = torch.where(strokes, 250 + 6 * torch.rand(n, 784, generator=g), 0.0)
+    return ((grey.floor().clamp(max=255) + torch.rand(n, 784, generator=g)) / 256).clamp(max=1.0)
+
+
+def near_copies(x, per_image, seed):
+    """Components at σ = 1e-3 that lie around the images, so that many of them compete closely."""
+    g = seeded(seed)
+    offsets = 1.5e-3 * torch.randn(per_image, *x.shape, generator=g)
+    means = (x + offsets).flatten(0, 1).clamp(0, 1)
+    return means, torch.full_like(means, math.log(1e-3))
+
+
+@MASKS
+@pytest.mark.parametrize("kind", ["uniform", "peaked"])
+def test_exact_where_deviations_are_at_their_floor(chunking, share, masks, kind):
+    x = mnist_like(6, 3)
+    means, log_stds = near_copies(x, 10, 4)
+    mixture = Mixture(weights_of(kind, len(means)), means, log_stds)
+    observed = mask_of(masks, len(x), 784)
+    bits = (mixture.log_prob(x, observed) - direct(mixture, x, observed)) / (784 * math.log(2))
+    assert bits.abs().max() < 1e-6
+
+
+def test_exact_where_float32_alone_is_wrong():
+    """All pixels near 1: a float32 product is wrong by nats, here even about the best component."""
+    x = 0.99 + 0.009 * torch.rand(5, 784, generator=seeded(1))
+    means = (x[:1] + 1e-4 * torch.randn(400, 784, generator=seeded(2))).clamp(0, 1)
+    mixture = Mixture(uniform_log_weights(400), means, torch.full_like(means, math.log(1e-3)))
+    (chunk,) = components.chunks(mixture.components, 400)
+    block = components.evidence(x, None)
+    scorer = components.Scorer(chunk, block)
+    rough = (block.features.float() @ scorer.weights32.T).double() + scorer.offsets
+    exact = leaves(mixture, x).sum(-1)
+    assert (rough - exact).abs().max() > 1.0
+    torch.testing.assert_close(scorer.exact(block), exact, rtol=0, atol=1e-4)
+    difference = mixture.log_prob(x) - direct(mixture, x)
+    assert difference.abs().max() < 1e-6 * 784 * math.log(2)
+
+
+@pytest.mark.parametrize("value", [0.5001, 0.77, 0.9371, 0.999])
+def test_exact_where_rounding_errors_add_up(value):
+    """Pixels and means that are all alike: float32 errors do not cancel as they do in noise."""
+    x = value + 1e-5 * torch.arange(4.0)[:, None].expand(-1, 784).contiguous()
+    means = value + 1e-4 * torch.linspace(-3, 3, 101)[:, None].expand(-1, 784).contiguous()
+    mixture = Mixture(uniform_log_weights(101), means, torch.full_like(means, math.log(1e-3)))
+    bits = (mixture.log_prob(x) - direct(mixture, x)) / (784 * math.log(2))
+    assert bits.abs().max() < 1e-6
+
+
+def test_hidden_values_are_ignored():
+    mixture, x = random_mixture(), images()
+    for masks in ("shared", "each"):
+        observed = mask_of(masks)
+        spoiled = torch.where(observed, x, torch.nan)
+        assert torch.equal(mixture.log_prob(spoiled, observed), mixture.log_prob(x, observed))
+        filled = mixture.conditional_mean(spoiled, observed)
+        assert torch.equal(filled, mixture.conditional_mean(x, observed))
+
+
+@pytest.mark.parametrize("shape", [(D,), (B, D)])
+def test_nothing_observed_is_exactly_zero_and_everything_is_the_joint(chunking, shape):
+    mixture, x = random_mixture(), images()
+    nothing = mixture.log_prob(x, torch.zeros(shape, dtype=torch.bool))
+    assert torch.equal(nothing, torch.zeros(B, dtype=torch.float64))
+    everything = mixture.log_prob(x, torch.ones(shape, dtype=torch.bool))
+    torch.testing.assert_close(everything, mixture.log_prob(x), rtol=1e-12, atol=1e-10)
+
+
+def test_one_image_may_be_hidden_and_another_seen():
+    mixture, x = random_mixture(), images(2)
+    observed = torch.tensor([[False] * D, [True] * D])
+    found = mixture.log_prob(x, observed)
+    assert found[0] == 0.0
+    torch.testing.assert_close(found[1], mixture.log_prob(x)[1], rtol=1e-12, atol=1e-10)
+
+
+def test_density_integrates_to_one():
+    """The trapezoid rule, whose error for Gaussians is negligible at a step of σ / 4."""
+    mixture, step = random_mixture(n=16, d=2), 0.02
+    axis = torch.arange(-6.0, 7.0, step, dtype=torch.float64)
+    density = mixture.log_prob(torch.cartesian_prod(axis, axis)).exp()
+    assert density.sum().item() * step**2 == pytest.approx(1.0, abs=1e-8)
+
+
+def test_marginal_is_the_integral_over_the_hidden_pixel():
+    mixture, observed = random_mixture(n=16, d=2), torch.tensor([True, False])
+    x = torch.tensor([[0.3, 0.0]], dtype=torch.float64)
+
+    def joint(hidden):
+        return mixture.log_prob(torch.tensor([[0.3, hidden]], dtype=torch.float64)).exp().item()
+
+    total, _ = quad(joint, -6, 7, epsabs=1e-9, limit=200)
+    assert mixture.log_prob(x, observed).exp().item() == pytest.approx(total, rel=1e-7)
+
+
+# prefixes
+
+
+@MASKS
+@pytest.mark.parametrize(
+    "sizes", [[1, 2, 5, 16, 24], [7, 14, 21], [24], [1, 3], [6, 7, 8, 13, 15]], ids=str
+)
+def test_prefixes_equal_separate_mixtures(chunking, share, masks, sizes):
+    mixture, x, observed = random_mixture(), images(), mask_of(masks)
+    weights = torch.stack([weights_of(kind, N, 5) for kind in ("uniform", "random", "peaked")])
+    weights = weights + torch.tensor([[0.0], [3.0], [-700.0]])  # not normalised
+    found = mixture.prefix_log_prob(x, sizes, weights, observed)
+    assert found.shape == (3, len(sizes), B)
+    for s, row in enumerate(weights):
+        for i, n in enumerate(sizes):
+            normalised = torch.log_softmax(row[:n], 0)
+            alone = Mixture(normalised, mixture.means[:n], mixture.log_stds[:n])
+            torch.testing.assert_close(
+                found[s, i], direct(alone, x, observed), rtol=1e-11, atol=1e-9
+            )
+
+
+def test_prefixes_are_exact_where_late_components_dwarf_early_ones(chunking, share):
+    """The small sizes must not lose the terms that the large ones can do without."""
+    x = mnist_like(5, 3)
+    means, log_stds = near_copies(x, 4, 4)
+    distance = torch.linspace(0.5, 0.0, 20)[:, None]  # the later, the nearer
+    mixture = Mixture(weights_of("uniform", 20), (means - distance).clamp(0, 1), log_stds)
+    sizes, weights = [1, 2, 3, 7, 9, 13, 14, 19, 20], weights_of("peaked", 20)[None]
+    found = mixture.prefix_log_prob(x, sizes, weights)
+    for i, n in enumerate(sizes):
+        normalised = torch.log_softmax(weights[0, :n], 0)
+        alone = Mixture(normalised, mixture.means[:n], mixture.log_stds[:n])
+        difference = (found[0, i] - direct(alone, x)).abs().max()
+        assert difference < 1e-6 * 784 * math.log(2)
+
+
+def test_prefixes_with_nothing_observed_are_zero():
+    mixture = random_mixture()
+    weights = torch.stack([weights_of("random", N), weights_of("peaked", N)])
+    found = mixture.prefix_log_prob(images(), [3, 24], weights, torch.zeros(D, dtype=torch.bool))
+    assert torch.equal(found, torch.zeros(2, 2, B, dtype=torch.float64))
+
+
+def test_first_components_are_a_normalised_mixture():
+    mixture, x = random_mixture(), images()
+    first = mixture.first(5)
+    assert first.n_components == 5
+    assert first.log_weights.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+    expected = mixture.prefix_log_prob(x, [5], mixture.log_weights[None])[0, 0]
+    torch.testing.assert_close(first.log_prob(x), expected, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [[N + 1], [3, 3], [5, 2], [0]], ids=str)
+def test_impossible_sizes_are_refused(sizes):
+    """A size that can't be read must not come back as a number."""
+    mixture = random_mixture()
+    with pytest.raises((InputError, ValueError, IndexError)):
+        mixture.prefix_log_prob(images(), sizes, mixture.log_weights[None])
+
+
+# streaming
+
+
+def streamed(mixture):
+    """The same mixture, decoded when asked; counts that no call asks for all components."""
+    calls = []
+
+    def decode(index):
+        calls.append(len(index))
+        return mixture.means[index], mixture.log_stds[index]
+
+    decoded = DecodedComponents(
+        decode, mixture.n_components, mixture.n_variables, torch.device("cpu")
+    )
+    return StreamedMixture(mixture.log_weights, decoded), calls
+
+
+@HIDING
+def test_streamed_equals_stored(monkeypatch, masks):
+    monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
+    stored, x, observed = random_mixture(), images(), mask_of(masks)
+    stream, calls = streamed(stored)
+    assert stream.n_components == N
+    assert stream.n_parameters == stored.n_parameters
+    assert torch.equal(stream.log_prob(x), stored.log_prob(x))
+    assert calls == [7, 7, 7, 3]
+    assert torch.equal(stream.log_prob(x, observed), stored.log_prob(x, observed))
+    for query in ("conditional_log_prob", "conditional_mean", "conditional_mode"):
+        assert torch.equal(getattr(stream, query)(x, observed), getattr(stored, query)(x, observed))
+    for leaf_means in (False, True):
+        assert torch.equal(
+            stream.conditional_sample(x, observed, seeded(), leaf_means),
+            stored.conditional_sample(x, observed, seeded(), leaf_means),
+        )
+        assert torch.equal(
+            stream.sample(9, seeded(), leaf_means), stored.sample(9, seeded(), leaf_means)
+        )
+    weights = weights_of("peaked", N)[None]
+    assert torch.equal(
+        stream.prefix_log_prob(x, [2, 20], weights), stored.prefix_log_prob(x, [2, 20], weights)
+    )
+
+
+# conditionals
+
+
+@HIDING
+@WEIGHTS
+def test_conditional_equals_the_conditional_mixture(chunking, masks, kind):
+    """p(x_u | x_o) = Σ_n r_n(x_o) p_n(x_u) with explicit responsibilities r."""
+    mixture, x, observed = random_mixture(kind=kind), images(), mask_of(masks)
+    responsibilities = terms_of(mixture, x, observed).log_softmax(1)
+    hidden = (leaves(mixture, x) * ~observed.expand(x.shape)[:, None]).sum(-1)
+    expected = (responsibilities + hidden).logsumexp(1)
+    found = mixture.conditional_log_prob(x, observed)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-9)
+
+
+@HIDING
+@WEIGHTS
+def test_conditional_mean_weights_the_means_by_responsibility(chunking, share, masks, kind):
+    mixture, x, observed = random_mixture(kind=kind), images(), mask_of(masks)
+    responsibilities = terms_of(mixture, x, observed).softmax(1)
+    expected = torch.where(observed, x.double(), responsibilities @ mixture.means.double())
+    found = mixture.conditional_mean(x, observed)
+    assert torch.equal(torch.where(observed, found, 0), torch.where(observed, x, 0))
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("masks", ["shared", "each", "hidden"])
+@WEIGHTS
+def test_conditional_mode_is_the_brute_force_maximum(chunking, masks, kind):
+    mixture, x = random_mixture(kind=kind), images()
+    observed = torch.zeros(D, dtype=torch.bool) if masks == "hidden" else mask_of(masks)
+    expected = []
+    for b in range(B):
+        mask = observed.expand(x.shape)[b]
+        scores = []
+        for n in range(N):
+            candidate = torch.where(mask, x[b], mixture.means[n])[None]
+            scores.append(leaves(mixture, candidate)[0, n].sum() + mixture.log_weights[n])
+        expected.append(torch.where(mask, x[b], mixture.means[torch.stack(scores).argmax()]))
+    assert torch.equal(mixture.conditional_mode(x, observed), torch.stack(expected))
+
+
+def test_conditional_mode_prefers_a_narrow_component():
+    """Two equal components but for σ: the narrow one has the higher peak."""
+    means, log_stds = torch.tensor([[0.2, 0.2], [0.2, 0.8]]), torch.tensor([[-1.0, -1.0], [-1, -3]])
+    mixture = Mixture(uniform_log_weights(2), means, log_stds)
+    found = mixture.conditional_mode(torch.tensor([[0.5, 0.0]]), torch.tensor([True, False]))
+    assert torch.equal(found, torch.tensor([[0.5, 0.8]]))
+
+
+def separated(n, d):
+    """A mixture whose leaf means tell its components apart by their first pixel."""
+    mixture = random_mixture(n, d, smallest=-1.0, seed=8)
+    mixture.means[:, 0] = torch.arange(n) / n
+    return mixture
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_conditional_sample_draws_components_by_responsibility(chunking, per_image):
+    n, d, draws = 16, 4, 3000
+    mixture = separated(n, d)
+    x, observed = images(1, d), torch.tensor([False, True, False, True])
+    repeated = x.expand(draws, d)
+    mask = observed.expand(draws, d) if per_image else observed
+    found = mixture.conditional_sample(repeated, mask, seeded(3), leaf_means=True)
+    index = (found[:, 0] * n).round().long()
+    assert torch.equal(found, torch.where(observed, x, mixture.means[index]))
+    expected = draws * terms_of(mixture, x, observed)[0].softmax(0)
+    counts = index.bincount(minlength=n).double()
+    few = expected < 8
+    if few.any():
+        counts = torch.cat([counts[~few], counts[few].sum()[None]])
+        expected = torch.cat([expected[~few], expected[few].sum()[None]])
+    assert len(expected) > 5
+    assert chisquare(counts, expected).pvalue > SMALLEST_P_VALUE
+
+
+def test_conditional_sample_follows_the_conditional_distribution(chunking):
+    """Kolmogorov-Smirnov of the one hidden pixel against the exact distribution function."""
+    mixture = random_mixture(16, 3, smallest=-2.0)
+    x, observed = images(1, 3), torch.tensor([True, False, True])
+    found = mixture.conditional_sample(x.expand(4000, 3), observed, seeded(4))
+    assert torch.equal(found[:, observed], x[:, observed].expand(4000, 2))
+    responsibilities = terms_of(mixture, x, observed)[0].softmax(0)
+    normals = Normal(mixture.means[:, 1].double(), mixture.log_stds[:, 1].double().exp())
+
+    def distribution(values):
+        return (normals.cdf(torch.from_numpy(values)[:, None]) @ responsibilities).numpy()
+
+    assert kstest(found[:, 1].double().numpy(), distribution).pvalue > SMALLEST_P_VALUE
+
+
+def test_conditional_samples_of_two_pixels_have_the_exact_covariance():
+    """Pixels of one sample come from one component: their covariance, within 4 standard errors."""
+    mixture = random_mixture(16, 4, smallest=-2.0)
+    x, observed, draws = images(1, 4), torch.tensor([True, False, True, False]), 20000
+    found = mixture.conditional_sample(x.expand(draws, 4), observed, seeded(5))[:, ~observed]
+    responsibilities = terms_of(mixture, x, observed)[0].softmax(0)
+    means = mixture.means[:, ~observed].double()
+    centred = means - responsibilities @ means
+    covariance = (responsibilities * centred[:, 0] * centred[:, 1]).sum()
+    products = (found.double() - responsibilities @ means).prod(1)
+    assert abs(products.mean() - covariance) < 4 * products.std() / math.sqrt(draws)
+    assert abs(covariance) > 8 * products.std() / math.sqrt(draws)  # or the test tells nothing
+
+
+def test_sample_frequencies_and_moments():
+    n, draws = 16, 8000
+    mixture = separated(n, 3)
+    index = (mixture.sample(draws, seeded(6), leaf_means=True)[:, 0] * n).round().long()
+    expected = draws * mixture.log_weights.exp()
+    assert chisquare(index.bincount(minlength=n), expected).pvalue > SMALLEST_P_VALUE
+
+    found, w = mixture.sample(draws, seeded(7)).double(), mixture.log_weights.exp()
+    means, variances = mixture.means.double(), (2 * mixture.log_stds.double()).exp()
+    mean = w @ means
+    variance = w @ (variances + means.square()) - mean.square()
+    assert ((found.mean(0) - mean).abs() < 4 * (variance / draws).sqrt()).all()
+    spread = (found - mean).square()
+    assert ((spread.mean(0) - variance).abs() < 4 * spread.std(0) / math.sqrt(draws)).all()
+
+
+def test_samples_depend_on_their_generator_only():
+    mixture, x, observed = random_mixture(), images(), mask_of("shared")
+    first = mixture.conditional_sample(x, observed, seeded(1))
+    torch.manual_seed(99)
+    assert torch.equal(mixture.conditional_sample(x, observed, seeded(1)), first)
+    assert not torch.equal(mixture.conditional_sample(x, observed, seeded(2)), first)
+    assert torch.equal(mixture.sample(5, seeded(1)), mixture.sample(5, seeded(1)))
+
+
+def test_components_of_no_weight_are_never_drawn_and_do_no_harm(chunking):
+    """The first chunk may hold no mass at all."""
+    log_weights = torch.full((N,), -torch.inf, dtype=torch.float64)
+    log_weights[[10, 20]] = torch.tensor([0.25, 0.75], dtype=torch.float64).log()
+    stored = random_mixture()
+    mixture = Mixture(log_weights, stored.means, stored.log_stds)
+    reduced = Mixture(log_weights[[10, 20]], stored.means[[10, 20]], stored.log_stds[[10, 20]])
+    x, observed = images(), mask_of("each")
+    torch.testing.assert_close(mixture.log_prob(x, observed), reduced.log_prob(x, observed))
+    assert torch.equal(mixture.conditional_mode(x, observed), reduced.conditional_mode(x, observed))
+    drawn = mixture.sample(200, seeded(), leaf_means=True)
+    matches = (drawn[:, None] == reduced.means).all(-1)
+    assert matches.any(1).all()
+    assert matches.any(0).all()
+    torch.testing.assert_close(
+        mixture.conditional_mean(x, observed), reduced.conditional_mean(x, observed)
+    )
+
+
+# size and errors
+
+
+def test_parameters_equal_a_walk_of_the_circuit():
+    mixture = random_mixture(5, 3)
+    leaves_of = [[("mean", "std") for _ in row] for row in mixture.means]
+    walked = sum(len(leaf) for product in leaves_of for leaf in product)
+    walked += len(leaves_of) - 1  # the sum unit's fan-in − 1
+    assert mixture.n_parameters == walked == 34
+    uniform = Mixture(uniform_log_weights(5), mixture.means, mixture.log_stds)
+    assert uniform.n_parameters == mixture.n_parameters
+
+
+def one_line(error):
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("total", [0.5, 1.001, 2.0, 0.0, math.nan])
+def test_weights_that_do_not_sum_to_one_are_refused(total):
+    log_weights = torch.full((4,), total / 4, dtype=torch.float64).log()
+    with pytest.raises(InputError) as error:
+        Mixture(log_weights, torch.rand(4, 2), torch.zeros(4, 2))
+    assert "expected 1" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("weights", "means", "log_stds", "named"),
+    [
+        ((3,), (4, 2), (4, 2), "mixture weights of shape (3,)"),
+        ((4, 1), (4, 2), (4, 2), "mixture weights of shape (4, 1)"),
+        ((4,), (4, 2), (4, 3), "means of shape (4, 2)"),
+        ((4,), (8,), (8,), "means of shape (8,)"),
+    ],
+)
+def test_parameters_of_wrong_shapes_are_refused(weights, means, log_stds, named):
+    n = math.prod(weights)
+    with pytest.raises(InputError) as error:
+        Mixture(uniform_log_weights(n).view(weights), torch.rand(means), torch.zeros(log_stds))
+    assert named in one_line(error)
+
+
+QUERIES = ("log_prob", "conditional_log_prob", "conditional_mean", "conditional_mode")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("shape", [(D,), (B, D + 1), (B, 3, 6)])
+def test_images_of_wrong_shapes_are_refused(query, shape):
+    with pytest.raises(InputError) as error:
+        getattr(random_mixture(), query)(torch.rand(shape), torch.ones(D, dtype=torch.bool))
+    assert f"expects [B, {D}]" in one_line(error)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.ones(D - 1, dtype=torch.bool),
+        torch.ones(B - 1, D, dtype=torch.bool),
+        torch.ones(1, D, dtype=torch.bool),
+        torch.ones(D),
+        torch.ones(B, D, dtype=torch.int64),
+    ],
+    ids=lambda mask: f"{tuple(mask.shape)}-{mask.dtype}",
+)
+def test_wrong_masks_are_refused(query, mask):
+    with pytest.raises(InputError) as error:
+        getattr(random_mixture(), query)(images(), mask)
+    assert "expected bool" in one_line(error)
+
+
+def test_stored_components_give_what_was_stored():
+    means, log_stds = torch.rand(5, 2), torch.rand(5, 2)
+    stored = StoredComponents(means, log_stds)
+    index = torch.tensor([4, 0])
+    assert len(stored) == 5
+    assert torch.equal(stored.parameters(index)[0], means[index])
+    assert torch.equal(stored.parameters(slice(1, 3))[1], log_stds[1:3])

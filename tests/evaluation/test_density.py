@@ -1,0 +1,135 @@
+"""Rows of density.csv against direct computation, and what a subject is."""
+
+import math
+
+import pytest
+import torch
+
+from vqdistill.circuits.einet import EiNet
+from vqdistill.circuits.mixture import Mixture, uniform_log_weights
+from vqdistill.circuits.region_graph import poon_domingos
+from vqdistill.evaluation.density import density_rows, log_likelihoods
+from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject
+
+D, LEVELS = 16, 17
+SIZES = [1, 3, 8]
+
+
+def mixture(n=8, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    parameters = torch.rand(n, D, generator=g), -2 * torch.rand(n, D, generator=g)
+    return Mixture(uniform_log_weights(n), *parameters)
+
+
+def log_prior_of(n=8, seed=5):
+    """log p(z) of some of many latents: they sum to much less than one."""
+    return torch.randn(n, generator=torch.Generator().manual_seed(seed)).double() * 2 - 9
+
+
+@pytest.fixture
+def evaluated():
+    g = torch.Generator().manual_seed(1)
+    return {split: torch.rand(n, D, generator=g) for split, n in (("test", 7), ("train", 4))}
+
+
+def direct(model, weights, x):
+    """log Σ_n w_n Π_d N(x_d; μ_nd, σ_nd) in float64."""
+    normal = torch.distributions.Normal(model.means.double(), model.log_stds.double().exp())
+    terms = normal.log_prob(x.double()[:, None]).sum(-1) + weights.log_softmax(0)
+    return terms.logsumexp(1)
+
+
+def rows_of(subject, evaluated):
+    return list(density_rows(subject, log_likelihoods(subject, evaluated), LEVELS))
+
+
+def check_row(row, log_prob, n_parameters):
+    mean = log_prob.mean().item()
+    assert row["log_likelihood"] == pytest.approx(mean, rel=1e-10)
+    assert row["bpd"] == pytest.approx(-mean / (D * math.log(2)) + math.log2(LEVELS), rel=1e-10)
+    assert row["n_images"] == len(log_prob)
+    assert row["n_parameters"] == n_parameters
+    assert type(row["bpd"]) is float
+
+
+def test_rows_of_a_nested_selection(evaluated):
+    full, log_prior = mixture(), log_prior_of()
+    (subject,) = distilled_subjects(
+        "dmrs", {8: full}, SIZES, {8: log_prior}, grid="2x2", codebook_size=5
+    )
+    rows = rows_of(subject, evaluated)
+    assert len(rows) == 2 * 3 * 2
+    keys = ("method", "grid", "codebook_size", "size")
+    assert {tuple(row[k] for k in keys) for row in rows} == {("dmrs", "2x2", 5, 0)}
+    by_key = {(row["split"], row["n_components"], row["weights"]): row for row in rows}
+    for split, x in evaluated.items():
+        for n in SIZES:
+            first = full.first(n)
+            for name, weights in (("uniform", torch.zeros(n).double()), ("prior", log_prior[:n])):
+                row = by_key[split, n, name]
+                check_row(row, direct(first, weights, x), n * 2 * D + n - 1)
+
+
+def test_rows_of_a_selection_that_does_not_nest(evaluated):
+    mixtures = {n: mixture(n, seed=n) for n in SIZES}
+    log_priors = {n: log_prior_of(n, seed=n) for n in SIZES}
+    subjects = distilled_subjects("dmbs", mixtures, SIZES, log_priors)
+    assert [subject.sizes for subject in subjects] == [(1,), (3,), (8,)]
+    for subject, n in zip(subjects, SIZES, strict=True):
+        assert subject.model(n) is mixtures[n]
+        assert torch.equal(subject.log_prior, log_priors[n])
+        rows = rows_of(subject, evaluated)
+        assert [(row["n_components"], row["weights"]) for row in rows] == [
+            (n, "uniform"), (n, "prior")
+        ] * 2  # fmt: skip
+        x = evaluated["test"]
+        check_row(rows[0], direct(mixtures[n], torch.zeros(n).double(), x), n * 2 * D + n - 1)
+        check_row(rows[1], direct(mixtures[n], log_priors[n], x), n * 2 * D + n - 1)
+
+
+def test_rows_of_the_exact_model(evaluated):
+    log_prior = log_prior_of().log_softmax(0)
+    full = mixture()
+    exact = Mixture(log_prior, full.means, full.log_stds)
+    subject = exact_subject(exact, grid="1x3", codebook_size=2)
+    assert subject.main_weights == "prior"
+    rows = rows_of(subject, {"test": evaluated["test"]})
+    assert [(row["n_components"], row["weights"]) for row in rows] == [(8, "prior"), (8, "uniform")]
+    check_row(rows[0], direct(full, log_prior, evaluated["test"]), 8 * 2 * D + 7)
+    check_row(rows[1], direct(full, torch.zeros(8).double(), evaluated["test"]), 8 * 2 * D + 7)
+    assert subject.model(8) is exact
+
+
+def test_rows_of_a_circuit_that_is_no_mixture(evaluated):
+    torch.manual_seed(0)
+    circuit = EiNet(poon_domingos((4, 4), 2), 2)
+    subject = Subject("einet", circuit, size=2)
+    assert subject.main_weights == "learned"
+    assert subject.model(0) is circuit
+    rows = rows_of(subject, evaluated)
+    assert [row["split"] for row in rows] == ["test", "train"]
+    for row in rows:
+        found = [row[k] for k in ("method", "grid", "codebook_size", "size", "n_components")]
+        assert found == ["einet", "-", 0, 2, 0]
+        assert row["weights"] == "learned"
+        check_row(row, circuit.log_prob(evaluated[row["split"]]), circuit.n_parameters)
+
+
+def test_the_model_of_a_subject_is_its_first_components():
+    full = mixture()
+    (subject,) = distilled_subjects("dmrs", {8: full}, SIZES, {8: log_prior_of()})
+    assert subject.main_weights == "uniform"
+    assert subject.model(8) is full
+    small = subject.model(3)
+    assert torch.equal(small.means, full.means[:3])
+    torch.testing.assert_close(small.log_weights, uniform_log_weights(3))
+
+
+def test_log_probs_of_chosen_sizes_and_masks():
+    full, x = mixture(), torch.rand(5, D)
+    (subject,) = distilled_subjects("dmrs", {8: full}, SIZES, {8: log_prior_of()})
+    observed = torch.arange(D) < 5
+    found = list(subject.log_probs(x, observed, (3,)))
+    assert [(n, name) for n, name, _ in found] == [(3, "uniform"), (3, "prior")]
+    expected = full.first(3).log_prob(x, observed)
+    torch.testing.assert_close(found[0][2], expected, rtol=1e-12, atol=1e-10)

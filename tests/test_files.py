@@ -1,0 +1,251 @@
+"""Files are whole or not there, never unpickled, and damage is told in one line."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vqdistill import files
+from vqdistill.errors import InputError
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+# writing
+
+
+class Unwritable:
+    """What no writer can write."""
+
+
+def broken_frame():
+    frame = pd.DataFrame({"a": [1]})
+
+    class Broken(pd.DataFrame):
+        def to_csv(self, path, **_):
+            path.write_text("half a fi")
+            raise OSError("No space left on device")
+
+    return Broken(frame)
+
+
+FAILURES = {
+    "json": (files.write_json, ({"a": Unwritable()},)),
+    "nan": (files.write_json, ({"a": float("nan")},)),
+    "csv": (files.write_csv, (broken_frame(),)),
+    "arrays": (files.write_arrays, ({"a": np.array([Unwritable()], dtype=object)},)),
+    "tensors": (files.write_tensors, ({"a": torch.zeros(2)}, {"b": Unwritable()})),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, kind):
+    write, arguments = FAILURES[kind]
+    path = tmp_path / "kept.npz"
+    path.write_bytes(b"what was there")
+    with pytest.raises((TypeError, ValueError, OSError)):
+        write(path, *arguments)
+    assert path.read_bytes() == b"what was there"
+    assert listing(tmp_path) == ["kept.npz"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
+def test_an_interrupted_write_leaves_nothing(tmp_path, error):
+    def write():
+        with files.replacing(tmp_path / "new.txt") as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert listing(tmp_path) == []
+
+
+def test_the_target_is_untouched_until_the_write_is_complete(tmp_path):
+    path = tmp_path / "deep" / "table.csv"
+    with files.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # a rename within one file system
+        assert temporary.suffix == ".csv"
+    assert path.read_text() == "new"
+    assert listing(path.parent) == ["table.csv"]
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    files.write_json(tmp_path / "ours.json", 1)
+    assert (tmp_path / "ours.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+# round trips
+
+
+def test_json(tmp_path):
+    value = {"a": [1, 2.5, None, "é"], "b": {"c": True}}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+    assert (tmp_path / "a.json").read_text().endswith("}\n")
+
+
+def test_csv(tmp_path):
+    frame = pd.DataFrame({"grid": ["-", "2x2"], "bpd": [1 / 3, -1e-12], "n": [1, 2]})
+    files.write_csv(tmp_path / "a.csv", frame)
+    assert (tmp_path / "a.csv").read_bytes() == b"grid,bpd,n\n-,0.3333333333,1\n2x2,-1e-12,2\n"
+    found = files.read_csv(tmp_path / "a.csv")
+    assert found["grid"].tolist() == ["-", "2x2"]
+    assert found["n"].dtype == np.int64
+    np.testing.assert_allclose(found["bpd"], frame["bpd"], rtol=1e-9)
+
+
+def test_arrays(tmp_path):
+    arrays = {
+        "codes_8": np.arange(24).reshape(2, 3, 4),
+        "x": np.array([0.1, -np.inf], dtype=np.float32),
+        "dataset": np.array("digits"),
+        "empty": np.zeros((0, 3), dtype=bool),
+    }
+    files.write_arrays(tmp_path / "a.npz", arrays)
+    found = files.read_arrays(tmp_path / "a.npz")
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_tensors_with_metadata(tmp_path):
+    tensors = {
+        "weight": torch.randn(3, 4, 2, 2).to(memory_format=torch.channels_last),
+        "transposed": torch.arange(6).view(2, 3).T,
+        "trained": torch.randn(2, dtype=torch.float64, requires_grad=True),
+        "state": torch.Generator().manual_seed(3).get_state(),
+        "scalar": torch.tensor(7),
+    }
+    metadata = {
+        "settings": {"grid": "2x2", "rate": 0.1},
+        "history": [{"loss": 1 / 3}],
+        "none": None,
+    }
+    files.write_tensors(tmp_path / "a.safetensors", tensors, metadata)
+    found, also = files.read_tensors(tmp_path / "a.safetensors")
+    assert also == metadata
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor.detach())
+
+
+def test_tensors_of_others_have_no_metadata(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    tensors, metadata = files.read_tensors(tmp_path / "a.safetensors")
+    assert torch.equal(tensors["a"], torch.ones(2))
+    assert metadata == {}
+
+
+# what can't be read
+
+
+READERS = {
+    "json": files.read_json,
+    "csv": files.read_csv,
+    "npz": files.read_arrays,
+    "safetensors": files.read_tensors,
+}
+
+
+def write_good(kind, path):
+    if kind == "json":
+        files.write_json(path, {"a": list(range(100))})
+    elif kind == "csv":
+        files.write_csv(path, pd.DataFrame({"a": range(100)}))
+    elif kind == "npz":
+        files.write_arrays(path, {"a": np.arange(100)})
+    else:
+        files.write_tensors(path, {"a": torch.arange(100)}, {"b": 1})
+
+
+def check_refused(kind, path, *words):
+    with pytest.raises(InputError) as error:
+        READERS[kind](path)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in (str(path), *words):
+        assert word in message
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_missing_file(tmp_path, kind):
+    check_refused(kind, tmp_path / f"a.{kind}", "no such file")
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("content", [b"", b"\x80\x81\xfe\n\xff{", b"\x00" * 300])
+def test_a_damaged_file(tmp_path, kind, content):
+    if kind == "csv" and content.startswith(b"\x00"):
+        pytest.skip("a table of one odd column, as far as CSV goes")
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(content)
+    check_refused(kind, path, "not readable", "run its step again")
+
+
+@pytest.mark.parametrize("kind", ["json", "npz", "safetensors"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_file(tmp_path, kind, share):
+    path = tmp_path / f"a.{kind}"
+    write_good(kind, path)
+    READERS[kind](path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    check_refused(kind, path, "not readable")
+
+
+def test_a_changed_byte_of_an_array(tmp_path):
+    path = tmp_path / "a.npz"
+    write_good("npz", path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    check_refused("npz", path, "not readable")
+
+
+class Trap:
+    """Unpickling it leaves a trace."""
+
+    sprung = False
+
+    def __reduce__(self):
+        return setattr, (Trap, "sprung", True)
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.array([Trap()], dtype=object))
+    check_refused("npz", path, "not readable")
+    np.save(tmp_path / "b.npy", np.array([Trap()], dtype=object))
+    check_refused("npz", tmp_path / "b.npy")
+    assert not Trap.sprung
+
+
+def test_a_folder_in_place_of_a_file(tmp_path):
+    for kind in READERS:
+        check_refused(kind, tmp_path)
+
+
+def test_metadata_that_is_no_json(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(1)}, path, metadata={"json": "{half"})
+    check_refused("safetensors", path, "not readable")
+
+
+def test_json_of_a_bad_number_is_never_written(tmp_path):
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="JSON"):
+            files.write_json(tmp_path / "a.json", {"loss": value})
+    assert listing(tmp_path) == []
+    files.write_json(tmp_path / "a.json", {"loss": 1e308})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1e308}

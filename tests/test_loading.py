@@ -1,0 +1,267 @@
+"""`vqdistill.load` on a results folder of tiny untrained models, written as the steps do."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import vqdistill
+from vqdistill import loading
+from vqdistill.circuits.mixture import Mixture, StreamedMixture
+from vqdistill.distillation import dmrs
+from vqdistill.distillation.exm import log_prior_of_all
+from vqdistill.errors import InputError
+from vqdistill.files import write_arrays, write_json, write_tensors
+from vqdistill.models.classifier import build_classifier
+from vqdistill.models.pixelcnn import build_prior
+from vqdistill.models.settings import build_baseline
+from vqdistill.models.vqvae import build_vqvae, gaussian_log_prob
+
+K, SHAPE, SEED = 3, (8, 8), 2
+TRAINING = {"batch_size": 8, "max_epochs": 1, "patience": 1, "min_improvement": 0.1}
+RATES = {"learning_rate": 1e-3, "weight_decay": 0.0, "training": TRAINING}
+TEACHER = {"grid": "2x2", "codebook_size": K}
+VQVAE = TEACHER | {"channels": [4, 6], "commitment": 10.0, "initialisation": "uniform"} | RATES
+PRIOR = TEACHER | {"width": 6, "layers": 2, "head": 8} | RATES
+CM = {"latent_dimension": 3, "channels": [6, 4, 2], "points": 16, "chunk": 16}
+BASELINES = {
+    "cm": {"method": "cm", "settings": CM, "training": TRAINING},
+    "einet-2": {"method": "einet", "settings": {"size": 2, "pixels_per_step": 4}, **RATES},
+}
+EXACT = {"grid": "2x2", "codebook_size": K, "seed": SEED}
+
+
+def save(path, model, settings):
+    """As steps/training.py does."""
+    metadata = {"settings": settings, "image_shape": list(SHAPE), "seed": SEED}
+    write_tensors(path / f"seed-{SEED}" / "weights.safetensors", model.state_dict(), metadata)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """(folder, the models that are in it)."""
+    folder = tmp_path_factory.mktemp("results")
+    torch.manual_seed(0)
+    models = {"vqvae": build_vqvae(SHAPE, VQVAE), "prior": build_prior(SHAPE, PRIOR)}
+    models |= {name: build_baseline(SHAPE, settings) for name, settings in BASELINES.items()}
+    with torch.no_grad():  # codes that differ, and batch norm that isn't the identity
+        models["vqvae"].codebook.normal_()
+        for module in models["vqvae"].modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+        models["vqvae"].decoder[-1].weight.mul_(16)  # latents that differ by nats
+        models["prior"].head[-1].bias.normal_(0, 2)  # some of which are much more likely
+    save(folder / "models/vqvae-2x2-K3", models["vqvae"], VQVAE)
+    save(folder / "models/prior-2x2-K3", models["prior"], PRIOR)
+    for name, settings in BASELINES.items():
+        save(folder / "models" / name, models[name], settings)
+    models = {name: model.eval() for name, model in models.items()}
+    latents = folder / "latents/2x2-K3" / f"seed-{SEED}"
+    with torch.no_grad():
+        log_prior = log_prior_of_all(models["prior"])
+        write_arrays(latents / "exm.npz", {"log_prob": log_prior.numpy()})
+        for name, sizes in {"dmrs": [K**4], "dmbs": [2, 5]}.items():  # nested, and not
+            arrays = {}
+            for n in sizes:
+                noise = torch.Generator().manual_seed(n)
+                selection = dmrs.select(models["prior"], n, noise, torch.zeros(0, 2, 2).long())
+                arrays[f"codes_{n}"] = selection.codes.numpy()
+                arrays[f"log_prob_{n}"] = selection.log_prob.numpy()
+            write_arrays(latents / f"{name}.npz", arrays)
+            models[name] = arrays
+    return folder, models
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(4, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_models_of_these_tests_can_tell_latents_apart(results, x):
+    """Or wrong weights and orders would pass the tests below."""
+    every = torch.cartesian_prod(*[torch.arange(K)] * 4).view(-1, 2, 2)
+    assert terms(results[1], every, x).std(0).min() > 1.0
+    assert results[1]["dmrs"][f"log_prob_{K**4}"].std() > 1.0
+
+
+def load(results, method, **keys):
+    return vqdistill.load(results[0], method, **keys)
+
+
+def terms(models, codes, x):
+    """log p(x|z) [N, B], one latent after the other, in float64 from the decoder's own output."""
+    rows = []
+    for z in codes:
+        means, log_stds = models["vqvae"].decode(z[None])
+        rows.append(gaussian_log_prob(x.double(), means.double(), log_stds.double()).sum(1))
+    return torch.stack(rows)
+
+
+def test_the_exact_model_equals_a_brute_force_double_loop(results, x):
+    """log 1/C Σ_c Σ_z p(z|c) p(x|z), over classes and latents one by one (Eq. 1)."""
+    models, total = results[1], torch.full((4,), -torch.inf, dtype=torch.float64)
+    mass, prior = 0.0, models["prior"]
+    every = torch.cartesian_prod(*[torch.arange(K)] * 4).view(-1, 2, 2)
+    with torch.no_grad():
+        for z, likelihood in zip(every, terms(models, every, x), strict=True):
+            for c in range(10):
+                log_joint = prior.log_prob(z[None], torch.tensor([c]))[0] - math.log(10)
+                mass += log_joint.exp().item()
+                total = torch.logaddexp(total, log_joint + likelihood)
+    assert mass == pytest.approx(1.0, abs=1e-5)
+    circuit = load(results, "exm", weights="prior", **EXACT)
+    assert circuit.n_components == K**4
+    assert circuit.n_parameters == K**4 * 2 * 64 + K**4 - 1
+    torch.testing.assert_close(circuit.log_prob(x), total, rtol=0, atol=2e-3)
+
+
+def test_the_exact_model_is_the_same_when_it_is_streamed(results, x, monkeypatch):
+    kept = load(results, "exm", weights="prior", **EXACT)
+    monkeypatch.setattr(loading, "DECODED_AT_ONCE", 100)
+    streamed = load(results, "exm", weights="prior", **EXACT)
+    assert isinstance(kept, Mixture)
+    assert isinstance(streamed, StreamedMixture)
+    assert not isinstance(streamed, Mixture)
+    torch.testing.assert_close(streamed.log_prob(x), kept.log_prob(x), rtol=0, atol=1e-3)
+
+
+def test_all_latents_with_prior_weights_are_the_exact_model(results, x):
+    """Footnote 1: N = K^HW recovers Eq. 1, in whatever order the latents were selected."""
+    codes = results[1]["dmrs"][f"codes_{K**4}"].reshape(-1, 4)
+    assert len(np.unique(codes, axis=0)) == K**4
+    assert not np.array_equal(codes, codes[np.lexsort(codes.T[::-1])])
+    distilled = load(results, "dmrs", n_components=K**4, weights="prior", **EXACT)
+    exact = load(results, "exm", weights="prior", **EXACT)
+    torch.testing.assert_close(distilled.log_prob(x), exact.log_prob(x), rtol=0, atol=2e-3)
+    observed = torch.arange(64) < 32
+    torch.testing.assert_close(
+        distilled.conditional_mean(x, observed), exact.conditional_mean(x, observed)
+    )
+
+
+def test_the_exact_model_under_uniform_weights(results, x):
+    """What `weights` says holds for exm too: all latents uniformly are Eq. 2 with N = K^HW."""
+    every = torch.cartesian_prod(*[torch.arange(K)] * 4).view(-1, 2, 2)
+    expected = terms(results[1], every, x).logsumexp(0) - math.log(K**4)
+    uniform = load(results, "exm", weights="uniform", **EXACT)
+    torch.testing.assert_close(uniform.log_prob(x), expected, rtol=0, atol=1e-4)
+
+
+def test_unknown_weights_of_the_exact_model_are_refused(results):
+    with pytest.raises(InputError, match="weights"):
+        load(results, "exm", weights="nonsense", **EXACT)
+
+
+@pytest.mark.parametrize(("method", "n"), [("dmrs", 1), ("dmrs", 7), ("dmbs", 2), ("dmbs", 5)])
+@pytest.mark.parametrize("weights", ["uniform", "prior"])
+def test_distilled_models(results, x, method, n, weights):
+    """Eq. 2, of the first N latents where larger selections nest, else of the N found for N."""
+    models = results[1]
+    stored = K**4 if method == "dmrs" else n
+    codes = torch.from_numpy(models[method][f"codes_{stored}"])[:n]
+    log_prior = torch.from_numpy(models[method][f"log_prob_{stored}"])[:n]
+    log_weights = torch.zeros(n).double() if weights == "uniform" else log_prior
+    expected = (terms(models, codes, x) + log_weights.log_softmax(0)[:, None]).logsumexp(0)
+    circuit = load(results, method, n_components=n, weights=weights, **EXACT)
+    assert circuit.n_components == n
+    torch.testing.assert_close(circuit.log_prob(x), expected, rtol=0, atol=2e-3)
+
+
+def test_uniform_weights_are_the_default(results, x):
+    default = load(results, "dmrs", n_components=6, **EXACT)
+    assert torch.equal(default.log_weights, torch.full((6,), math.log(1 / 6)).double()) or (
+        (default.log_weights.exp() - 1 / 6).abs().max() < 1e-15
+    )
+
+
+def test_the_continuous_mixture_nests_and_is_the_same_each_time(results, x):
+    large, small = (load(results, "cm", n_components=n, seed=SEED) for n in (16, 4))
+    assert (large.n_components, small.n_components) == (16, 4)
+    torch.testing.assert_close(large.means[:4], small.means, rtol=0, atol=1e-5)
+    torch.testing.assert_close(large.log_stds[:4], small.log_stds, rtol=0, atol=1e-5)
+    again = load(results, "cm", n_components=16, seed=SEED)
+    assert torch.equal(again.means, large.means)
+    expected = gaussian_log_prob(
+        x.double()[:, None], large.means.double(), large.log_stds.double()
+    ).sum(-1)
+    torch.testing.assert_close(large.log_prob(x), expected.logsumexp(1) - math.log(16))
+
+
+def test_the_einet_answers_as_before_it_was_saved(results, x):
+    circuit = load(results, "einet", size=2, seed=SEED)
+    saved = results[1]["einet-2"]
+    assert torch.equal(circuit.log_prob(x), saved.log_prob(x))
+    assert circuit.n_parameters == saved.n_parameters
+    observed = torch.arange(64) % 2 == 0
+    assert circuit.conditional_mean(x, observed).shape == (4, 64)
+
+
+def test_loaded_networks_are_frozen_and_in_evaluation_mode(results, tmp_path):
+    folder, models = results
+    classifier = build_classifier(SHAPE, {"width": 2})
+    save(tmp_path, classifier, {"width": 2} | RATES)
+    weights = f"seed-{SEED}/weights.safetensors"
+    for network in (
+        loading.load_vqvae(folder / "models/vqvae-2x2-K3" / weights),
+        loading.load_prior(folder / "models/prior-2x2-K3" / weights),
+        loading.load_classifier(tmp_path / weights),
+    ):
+        assert not network.training
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+    codes = torch.randint(0, K, (5, 2, 2))
+    loaded = loading.load_vqvae(folder / "models/vqvae-2x2-K3" / weights)
+    assert torch.equal(loaded.decode(codes)[0], models["vqvae"].decode(codes)[0])
+
+
+# what a run does not hold
+
+
+def refusal(results, method, **keys):
+    with pytest.raises(InputError) as error:
+        load(results, method, **keys)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_missing_models(results):
+    assert "no such file" in refusal(results, "cm", n_components=4, seed=9)
+    assert "einet-9" in refusal(results, "einet", size=9, seed=SEED)
+    assert "vqvae-4x4-K3" in refusal(results, "exm", grid="4x4", codebook_size=3, seed=SEED)
+    assert "frequent.npz" in refusal(results, "frequent", n_components=4, **EXACT)
+    assert "dmrs" in refusal(results, "dmrs", n_components=4, seed=SEED)  # no grid given
+
+
+@pytest.mark.parametrize(
+    ("method", "n"), [("dmrs", 0), ("dmrs", K**4 + 1), ("dmbs", 3), ("dmbs", 1)]
+)
+def test_missing_sizes(results, method, n):
+    assert f"no {n} components" in refusal(results, method, n_components=n, **EXACT)
+
+
+def test_a_continuous_mixture_of_no_components(results):
+    assert "n_components" in refusal(results, "cm", seed=SEED)
+
+
+def test_unknown_weights(results):
+    assert "weights: 'equal'" in refusal(results, "dmrs", n_components=2, weights="equal", **EXACT)
+
+
+def test_weights_of_another_model(tmp_path):
+    save(tmp_path, build_prior(SHAPE, PRIOR), PRIOR | {"width": 7})
+    with pytest.raises(InputError, match="another model"):
+        loading.load_prior(tmp_path / f"seed-{SEED}" / "weights.safetensors")
+
+
+def test_a_file_without_settings(tmp_path):
+    write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(1)}, {})
+    with pytest.raises(InputError, match=r"weights\.safetensors"):
+        loading.load_prior(tmp_path / "weights.safetensors")
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    write_json(tmp_path / "weights.safetensors", {})
+    with pytest.raises(InputError, match="not readable"):
+        loading.load_vqvae(tmp_path / "weights.safetensors")

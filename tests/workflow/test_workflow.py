@@ -1,0 +1,274 @@
+"""The workflow as a whole: what is planned for a config, and one tiny experiment run for real."""
+
+import copy
+import math
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from vqdistill import config as experiment
+from vqdistill.reporting.names import FIGURES, MASKS, TABLES
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "experiment": "tiny",
+    "seeds": [0],
+    "data": {"dataset": "digits", "training_part": 50},
+    "training": {"batch_size": 200, "max_epochs": 2},
+    "vqvae": {"channels": {"2x2": [4, 4], "4x4": [4]}},
+    "prior": {"width": 4, "layers": 2, "head": 4},
+    "teachers": [
+        {"grid": "2x2", "codebook_sizes": [4], "methods": ["exm", "dmrs", "dmbs"]},
+        {"grid": "4x4", "codebook_sizes": [4], "methods": ["dmrs", "dmbs", "random", "frequent"]},
+    ],
+    "n_components": [1, 2, 4],
+    "baselines": {
+        "cm": {
+            "settings": {"latent_dimension": 2, "channels": [4, 4, 2], "points": 8, "chunk": 8},
+        },
+        "einet": {"sizes": [2], "settings": {"pixels_per_step": 4, "em_every": 5}},
+    },
+    "inpainting": {"n_components": [2], "scored_images": 20},
+    "classifier": {"width": 2, "training": {"max_epochs": 1}},
+}
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory) -> Path:
+    """A copy of all that a run reads, so that edits during the tests don't matter to them."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("Snakefile", "config.yaml", "environment.yml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("workflow", "vqdistill"):
+        shutil.copytree(ROOT / name, folder / name)
+    return folder
+
+
+def snakemake(repository: Path, folder: Path, *arguments: str | Path) -> str:
+    """What Snakemake says on both streams; in `folder`, with this Python for all its jobs."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    common = ["--snakefile", repository / "Snakefile", "--directory", folder, "--cores", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *common, "--nocolor", *arguments],
+        cwd=folder,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def planned(repository: Path, folder: Path, *configs: Path) -> Counter:
+    """The jobs of a dry run: how often each (rule, name of source or model, seed) is listed."""
+    files = [repository / "config.yaml", *configs]
+    said = snakemake(repository, folder, "--dry-run", "--configfile", *files)
+    jobs = Counter()
+    for block in re.split(r"\n(?=(?:local)?rule )", said)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)[1]
+        named = re.search(r"\n +wildcards: (?:source|model)=(\S+), seed=(\d+)\n", block)
+        jobs[(rule, named[1], int(named[2])) if named else (rule, "", -1)] += 1
+    stated = re.search(r"\ntotal +(\d+)\n", said)
+    assert sum(jobs.values()) == (int(stated[1]) if stated else 0), said
+    return jobs
+
+
+def resolved(*changes: dict) -> dict:
+    """The paper's config with presets on top, as the workflow sees it."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for change in changes:
+        update_config(config, copy.deepcopy(change))
+    schema = experiment.read_schema(ROOT / "workflow/schemas/config.schema.yaml")
+    return experiment.checked(config, schema)
+
+
+def expected_jobs(config: dict, seeds: list[int]) -> Counter:
+    """All jobs of the runs with these seeds, from the config."""
+    teachers, models = experiment.teachers(config), experiment.baselines(config)
+    distil = {source: f"distil_{'_'.join(methods)}" for source, methods in teachers.items()}
+    jobs = [(rule, model, seed) for rule, model, seed in product(
+        ("train_baseline", "evaluate_baseline"), models, seeds
+    )]  # fmt: skip
+    for source, seed in product(teachers, seeds):
+        rules = ("train_vqvae", "train_prior", distil[source], "evaluate_teacher")
+        jobs += [(rule, source, seed) for rule in rules]
+    return Counter(jobs)
+
+
+def once(*rules: str) -> Counter:
+    return Counter((rule, "", -1) for rule in rules)
+
+
+REPORT = once("tabulate", "draw_figures", "all")
+SHARED = once("prepare_data", "train_classifier")
+
+
+def test_paper_lists_every_run_of_every_seed_quickly(repository, tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    jobs = planned(repository, tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    config = resolved()
+    assert jobs == expected_jobs(config, config["seeds"]) + SHARED + REPORT
+    assert config["seeds"] == [0, 1, 2, 3, 4]
+    assert len(experiment.teachers(config)) == 7
+    counts = Counter(rule for rule, _, _ in jobs.elements())
+    assert counts["train_vqvae"] == counts["train_prior"] == counts["evaluate_teacher"] == 7 * 5
+    assert counts["distil_exm"] == 5 * 5
+    assert counts["distil_dmrs_dmbs_random_frequent"] == 2 * 5
+    assert counts["train_baseline"] == counts["evaluate_baseline"] == (1 + 5) * 5
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
+
+
+def test_quick_preset_is_small_but_has_a_space_that_cannot_be_enumerated(repository, tmp_path):
+    preset = ROOT / "workflow/presets/quick.yaml"
+    jobs = planned(repository, tmp_path, preset)
+    config = resolved(yaml.safe_load(preset.read_text()))
+    assert jobs == expected_jobs(config, config["seeds"]) + SHARED + REPORT
+    assert sum(jobs.values()) <= 93
+    largest = max(
+        int(size) ** math.prod(int(side) for side in grid.split("x"))
+        for grid, size in (source.split("-K") for source in experiment.teachers(config))
+    )
+    assert largest > experiment.MAX_EXACT_LATENTS
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "workflow/presets").glob("*.yaml")))
+def test_presets_are_experiments_of_their_own_name(preset):
+    config = resolved(yaml.safe_load(preset.read_text()))
+    assert config["experiment"] == preset.stem
+
+
+@pytest.fixture(scope="session")
+def tiny(repository, tmp_path_factory) -> Path:
+    """The folder in which the tiny experiment has been run, from nothing to figures."""
+    folder = tmp_path_factory.mktemp("tiny")
+    configs = (repository / "config.yaml", config_file(folder))
+    snakemake(repository, folder, "--configfile", *configs)
+    return folder
+
+
+def config_file(folder: Path, **changes) -> Path:
+    """The tiny experiment's config, changed, as a file in `folder`."""
+    config = copy.deepcopy(TINY)
+    update_config(config, changes)
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    paths = (folder / "results/tiny/tables").glob("*.csv")
+    return {path.stem: pd.read_csv(path) for path in paths}
+
+
+def test_all_tables_and_figures_are_there(tiny):
+    assert set(tables(tiny)) == set(TABLES)
+    drawn = {path.name for path in (tiny / "results/tiny/figures").iterdir() if path.stat().st_size}
+    assert drawn == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf", "svg")}
+
+
+def test_nothing_is_written_outside_the_results(tiny):
+    assert {path.name for path in tiny.iterdir()} == {"results", "tiny.yaml", ".snakemake"}
+    assert [path.name for path in (tiny / "results").iterdir()] == ["tiny"]
+    left = [path for path in (tiny / "results/tiny/checkpoints").rglob("*") if path.is_file()]
+    assert left == []
+
+
+def test_no_cell_of_any_csv_is_empty_or_not_a_number(tiny):
+    paths = sorted((tiny / "results").rglob("*.csv"))
+    names = {path.name for path in paths}
+    assert {"density.csv", "inpainting.csv", "history.csv", "claims.csv"} <= names
+    for path in paths:
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+        bad = cells.isin(["", "nan", "NaN", "NA", "None", "inf", "-inf"])
+        assert not bad.any(axis=None), f"{path}\n{cells[bad.any(axis=1)]}"
+        assert not cells.duplicated().any(), path
+
+
+def test_density_has_every_model_and_split_and_no_other(tiny):
+    table = tables(tiny)["density"]
+    models = pd.DataFrame(experiment.expected_models(resolved(TINY)))
+    expected = models.merge(pd.DataFrame({"split": ["test", "validation", "train"]}), how="cross")
+    keys = list(expected.columns)
+    found = Counter(table[keys].itertuples(index=False, name=None))
+    assert found == Counter(expected.itertuples(index=False, name=None))
+    assert dict(zip(table["split"], table["n_images"], strict=True)) == {
+        "test": 300,
+        "validation": 300,
+        "train": 50,
+    }
+
+
+def test_inpainting_has_every_mask_of_the_wanted_sizes(tiny):
+    table = tables(tiny)["inpainting"]
+    keys = ["method", "grid", "n_components"]
+    models = {("exm", "2x2", 256), ("einet", "-", 0)}
+    models |= {("cm", "-", n) for n in (2, 4)}
+    models |= {(method, "2x2", n) for method in ("dmrs", "dmbs") for n in (2, 4)}
+    names = ("dmrs", "dmbs", "random", "frequent")
+    models |= {(method, "4x4", n) for method in names for n in (2, 4)}
+    found = Counter(table[[*keys, "mask"]].itertuples(index=False, name=None))
+    assert found == Counter((*model, mask) for model in models for mask in MASKS)
+    assert set(table["n_scored"]) == {20}
+
+
+def test_dictionary_describes_every_column_of_every_table(tiny):
+    written = tables(tiny)
+    dictionary = written["data_dictionary"]
+    described = Counter(zip(dictionary["table"], dictionary["column"], strict=True))
+    assert described == Counter((name, column) for name in written for column in written[name])
+
+
+def test_a_second_run_has_nothing_to_do(repository, tiny):
+    assert planned(repository, tiny, config_file(tiny)) == Counter()
+
+
+def test_a_new_seed_runs_alone(repository, tiny):
+    jobs = planned(repository, tiny, config_file(tiny, seeds=[0, 3]))
+    assert jobs == expected_jobs(resolved(TINY), [3]) + REPORT
+
+
+def test_a_new_component_count_trains_nothing(repository, tiny):
+    jobs = planned(repository, tiny, config_file(tiny, n_components=[1, 2, 4, 8]))
+    expected = {job for job in expected_jobs(resolved(TINY), [0]) if not job[0].startswith("train")}
+    assert jobs == Counter(expected) + REPORT
+
+
+def test_a_prior_setting_retrains_the_priors_and_what_follows_from_them(repository, tiny):
+    jobs = planned(repository, tiny, config_file(tiny, prior={"layers": 3}))
+    others = ("train_vqvae", "train_baseline", "evaluate_baseline")
+    expected = {job for job in expected_jobs(resolved(TINY), [0]) if job[0] not in others}
+    assert jobs == Counter(expected) + REPORT
+
+
+def test_an_einet_setting_retrains_the_einet_alone(repository, tiny):
+    change = {"einet": {"settings": {"em_step_size": 0.4}}}
+    jobs = planned(repository, tiny, config_file(tiny, baselines=change))
+    rules = ("train_baseline", "evaluate_baseline")
+    assert jobs == Counter((rule, "einet-2", 0) for rule in rules) + REPORT
+
+
+def test_changed_code_retrains_the_models_that_use_it(repository, tiny, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(repository, changed)
+    module = changed / "vqdistill/models/pixelcnn.py"
+    module.write_text(module.read_text() + "\n# a comment changes nothing\n")
+    assert planned(changed, tiny, config_file(tiny)) == Counter()
+    module.write_text(module.read_text() + "\nCHANGED = True\n")
+    jobs = planned(changed, tiny, config_file(tiny))
+    trained = {(rule, name) for rule, name, _ in jobs if rule.startswith("train")}
+    assert trained == {("train_prior", "2x2-K4"), ("train_prior", "4x4-K4")}
