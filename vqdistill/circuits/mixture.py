@@ -4,6 +4,8 @@ As a circuit: one sum unit over N product units, each over D Gaussian leaves. A 
 (Eq. 2 of the paper) is such a mixture with w_n = 1/N, the exact model (Eq. 1) one with w = p(z).
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -84,7 +86,7 @@ class StreamedMixture(Circuit):
         observed = self.checked(x, observed)
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for numbers, rows, terms, _ in self._terms(x, observed):
+        for numbers, rows, terms, _ in self.terms(x, observed):
             uniform = torch.rand(
                 terms.shape, generator=generator, dtype=torch.float64, device=generator.device
             ).to(x.device)
@@ -98,7 +100,7 @@ class StreamedMixture(Circuit):
         observed = self.checked(x, observed)
         total = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         mean = torch.zeros(len(x), self.n_variables, dtype=torch.float64, device=x.device)
-        for _, rows, terms, means in self._terms(x, observed):
+        for _, rows, terms, means in self.terms(x, observed):
             updated = torch.logaddexp(total[rows], torch.logsumexp(terms, 1)).clamp(min=LOWEST)
             responsibilities = torch.exp(terms - updated[:, None])  # [B, n]
             mean[rows] *= torch.exp(total[rows] - updated)[:, None]
@@ -125,7 +127,9 @@ class StreamedMixture(Circuit):
                 index[rows] = torch.where(better, position + chunk.start, index[rows])
         return _completed(x, observed, self.components.parameters(index)[0])
 
-    def _terms(self, x: Tensor, observed: Tensor | None):
+    def terms(
+        self, x: Tensor, observed: Tensor | None
+    ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
         """log w_n p_n(x_o) [B, n] per chunk of components and block of images; −inf: negligible.
 
         Yields the slices of components and images, the terms, and the components' means [n, D].

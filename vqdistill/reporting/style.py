@@ -56,12 +56,14 @@ METHODS = {
     "frequent": MethodStyle("frequent codes", "#3E9BCD", "v", False, control=True),
     "cm": MethodStyle("CM", "#D55E00", "o", True),
     "einet": MethodStyle("EiNet", "#AA4488", "s", True),
+    "gmm": MethodStyle("plain mixture", "#8C6D31", "p", True, control=True),
 }
 TRAINED = {
     "vqvae": "VQ-VAE",
     "prior": "prior",
     "cm": "CM",
     "einet": "EiNet",
+    "gmm": "GMM",
     "classifier": "classifier",
 }
 FREE_COLOURS = ("#E69F00", "#882255", "#332288", "#117733", "#8C6D31")

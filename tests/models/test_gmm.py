@@ -1,0 +1,93 @@
+"""EM of the plain mixture, against scikit-learn's."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture as Reference
+
+from vqdistill.data import Batches
+from vqdistill.errors import InputError
+from vqdistill.models import gmm
+
+SHAPE, LEVELS = (2, 3), 16
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    modes = torch.randint(0, LEVELS, (3, 6), generator=generator)
+    noise = torch.randint(-2, 3, (600, 6), generator=generator)
+    picked = modes[torch.randint(0, 3, (600,), generator=generator)]
+    return (picked + noise).clamp(0, LEVELS - 1).to(torch.uint8)
+
+
+class FixedBatches(Batches):
+    """All images at once with noise that stays, so that EM has one likelihood to raise."""
+
+    def __call__(self, generator):
+        noise = torch.rand(self.images.shape, generator=torch.Generator().manual_seed(1))
+        yield (self.images + noise) / self.levels
+
+
+def learner_of(images: torch.Tensor, size: int, seed: int = 0) -> gmm.EMLearner:
+    model = gmm.build(SHAPE, gmm.Settings(size=size))
+    batches = FixedBatches(images, LEVELS, len(images))
+    generator = torch.Generator().manual_seed(seed)
+    x = next(iter(batches(None)))
+    return gmm.learner(model, batches, x, generator, gmm.Settings(size=size))
+
+
+def test_steps_of_em_are_those_of_scikit_learn(images):
+    learner = learner_of(images, 4)
+    x = next(iter(learner.batches(None))).numpy().astype(np.float64)
+    reference = Reference(
+        4,
+        covariance_type="diag",
+        reg_covar=0,
+        weights_init=np.full(4, 0.25),
+        means_init=learner.model.means.numpy().astype(np.float64),
+        precisions_init=np.full((4, 6), gmm.FIRST_STD**-2),
+        max_iter=3,
+        tol=0,
+    )
+    with pytest.warns(match="did not converge"):
+        reference.fit(x)
+    for _ in range(3):
+        learner.train_epoch(lambda loss: None)
+    assert learner.model.means.numpy() == pytest.approx(reference.means_, abs=1e-5)
+    variances = learner.model.log_stds.exp().square().numpy()
+    assert variances == pytest.approx(reference.covariances_, rel=1e-3)
+    expected = reference.score_samples(x)
+    assert learner.model.log_prob(torch.tensor(x)).numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_em_never_lowers_the_training_likelihood(images):
+    learner = learner_of(images, 5)
+    losses = [learner.train_epoch(lambda loss: None)["loss"] for _ in range(15)]
+    assert all(b <= a + 1e-5 for a, b in pairwise(losses))
+    assert losses[-1] < losses[0] - 1
+
+
+def test_resume_equals_the_undisturbed_run(images):
+    undisturbed, stopped, fresh = (learner_of(images, 4) for _ in range(3))
+    for _ in range(4):
+        undisturbed.train_epoch(lambda loss: None)
+    for _ in range(2):
+        stopped.train_epoch(lambda loss: None)
+    fresh.load_state({name: tensor.clone() for name, tensor in stopped.state().items()})
+    for _ in range(2):
+        fresh.train_epoch(lambda loss: None)
+    for name, tensor in undisturbed.weights().items():
+        assert torch.equal(tensor, fresh.weights()[name])
+
+
+def test_parameters_are_those_of_a_mixture(images):
+    assert gmm.build(SHAPE, gmm.Settings(size=7)).n_parameters == 7 * 2 * 6 + 6
+
+
+@pytest.mark.parametrize("size", [0, 601])
+def test_impossible_sizes(images, size):
+    with pytest.raises(InputError, match="gmm: size"):
+        learner_of(images, size)
