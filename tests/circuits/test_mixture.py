@@ -152,9 +152,9 @@ def test_exact_where_float32_alone_is_wrong():
     means = (x[:1] + 1e-4 * torch.randn(400, 784, generator=seeded(2))).clamp(0, 1)
     mixture = Mixture(uniform_log_weights(400), means, torch.full_like(means, math.log(1e-3)))
     (chunk,) = components.chunks(mixture.components, 400)
-    block = components.evidence(x, None)
+    (block,) = components.evidence(x, None)
     scorer = components.Scorer(chunk, block)
-    rough = (block.features.float() @ scorer.weights32.T).double() + scorer.offsets
+    rough = (block.features @ scorer.weights32.T).double() + scorer.offsets
     exact = leaves(mixture, x).sum(-1)
     assert (rough - exact).abs().max() > 1.0
     torch.testing.assert_close(scorer.exact(block), exact, rtol=0, atol=1e-4)

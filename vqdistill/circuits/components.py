@@ -23,6 +23,7 @@ COMPONENT_CHUNK = 1024  # system for fresh pages at every allocation
 GATHERED_PAIRS = 1024
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
+LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
 FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
 
 
@@ -102,31 +103,45 @@ def _chunk(start: int, means: Tensor, log_stds: Tensor) -> Chunk:
 
 
 class Evidence(NamedTuple):
-    """A block of images as the features that a chunk's parameters are multiplied with."""
+    """A block of images, laid out as what a chunk's parameters are multiplied with."""
 
-    features: Tensor  # [B, F] float64
+    x: Tensor  # [B, D], observed pixels alone, or 0 where a mask of its own hides one
+    masks: Tensor | None  # [B, D], where each image has its own mask
     pixels: Tensor | None  # the observed pixels, where one mask serves all images
-    masked: bool  # whether each image has its own mask
+    features: Tensor  # [B, F] float32
+
+    def exact(self, images: Tensor | slice = slice(None)) -> Tensor:
+        """The features of some of the images, float64."""
+        return _features(self.x[images].double(), self.masks, images)
 
 
-def evidence(x: Tensor, observed: Tensor | None) -> Evidence:
-    """Features of images [B, D] under no mask, one mask [D], or a mask each [B, D]."""
-    x = x.double()
+def evidence(x: Tensor, observed: Tensor | None) -> list[Evidence]:
+    """Images [B, D] in blocks, under no mask, one mask [D], or a mask each [B, D]."""
+    masks, pixels = None, None
     if observed is not None and observed.ndim == 2:
-        x = torch.where(observed, x, 0.0)
-        return Evidence(torch.cat([x.square(), x, observed.double()], 1), None, True)
-    pixels = None if observed is None else observed.nonzero().squeeze(1)
-    if pixels is not None:
+        x, masks = torch.where(observed, x, 0.0), observed
+    elif observed is not None:
+        pixels = observed.nonzero().squeeze(1)
         x = x[:, pixels]
-    return Evidence(torch.cat([x.square(), x], 1), pixels, False)
+    parts = []
+    for rows in blocks(len(x)):
+        part, mask = x[rows], None if masks is None else masks[rows]
+        features = _features(part.double(), mask).float()
+        parts.append(Evidence(part, mask, pixels, features))
+    return parts
+
+
+def _features(x: Tensor, masks: Tensor | None, images: Tensor | slice = slice(None)) -> Tensor:
+    parts = [x.square(), x] if masks is None else [x.square(), x, masks[images].to(x)]
+    return torch.cat(parts, 1)
 
 
 def _weights(chunk: Chunk, block: Evidence) -> tuple[Tensor, Tensor]:
     """What the features of a block are multiplied with [n, F], and what is added [n]."""
-    if block.masked:
-        weights = torch.cat([chunk.quadratic, chunk.linear, chunk.constant], 1)
-        return weights, weights.new_zeros(len(weights))
     parts = [chunk.quadratic, chunk.linear, chunk.constant]
+    if block.masks is not None:
+        weights = torch.cat(parts, 1)
+        return weights, weights.new_zeros(len(weights))
     if block.pixels is not None:
         parts = [part[:, block.pixels] for part in parts]
     return torch.cat(parts[:2], 1), parts[2].sum(1)
@@ -145,19 +160,19 @@ class Scorer:
 
     def exact(self, block: Evidence) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
-        return block.features @ self.weights.T + self.offsets
+        return block.exact() @ self.weights.T + self.offsets
 
     def relevant(
         self, block: Evidence, log_weights: Tensor, floor: Tensor, ends: Sequence[int] = ()
-    ) -> Tensor:
-        """log p_n(x_o) [B, n], exact where a component can matter and −inf elsewhere.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs of an image and a component that can matter: images, numbers, log p_n(x_o).
 
         A component can matter when, for one of the weight vectors log_weights [S, n], its term
         comes within `NEGLIGIBLE` nats of the largest one or of `floor` [S, B], the logarithm of
         the sum so far. Where sums are also taken up to some `ends` within the chunk, ascending,
         it is compared with the largest one up to the next end.
         """
-        scores = torch.addmm(self.offsets32, block.features.float(), self.weights32.T)  # [B, n]
+        scores = torch.addmm(self.offsets32, block.features, self.weights32.T)  # [B, n]
         keep = torch.zeros_like(scores, dtype=torch.bool)
         for weights, so_far in zip(log_weights.float(), floor.float(), strict=True):
             least = torch.add(weights - self.margins, scores, alpha=1 + self.rounding)
@@ -167,13 +182,13 @@ class Scorer:
                 keep[:, part] |= most[:, part] >= so_far[:, None] - NEGLIGIBLE
         images, numbers = keep.nonzero(as_tuple=True)
         if len(images) > DENSE_SHARE * keep.numel():
-            return torch.where(keep, self.exact(block), -torch.inf)
-        result = torch.full_like(scores, -torch.inf, dtype=torch.float64)
-        for pairs in torch.arange(len(images), device=keep.device).split(GATHERED_PAIRS):
+            return images, numbers, self.exact(block)[images, numbers]
+        values = scores.new_empty(len(images), dtype=torch.float64)
+        for pairs in blocks(len(images), GATHERED_PAIRS):
             image, number = images[pairs], numbers[pairs]
-            products = torch.linalg.vecdot(block.features[image], self.weights[number])
-            result[image, number] = products + self.offsets[number]
-        return result
+            products = torch.linalg.vecdot(block.exact(image), self.weights[number])
+            values[pairs] = products + self.offsets[number]
+        return images, numbers, values
 
 
 def rounding_bound(chunk: Chunk, pixels: Tensor | None, n_terms: int) -> tuple[float, Tensor]:
@@ -220,27 +235,38 @@ def log_sum(
         (len(log_weights), len(sizes), len(x)), -torch.inf, dtype=torch.float64, device=x.device
     )
     running = result[:, 0].clone()  # [S, B]
+    parts = evidence(x, observed)
     for chunk in chunks(components, sizes[-1]):
         stop = chunk.start + len(chunk.means)
-        weights, scorer = log_weights[:, chunk.start : stop], None
+        weights, scorer = log_weights[:, chunk.start : stop], Scorer(chunk, parts[0])
         inside = [i for i, size in enumerate(sizes) if chunk.start < size <= stop]
         ends = [sizes[i] - chunk.start for i in inside]
-        for rows in blocks(len(x)):
-            block = evidence(x[rows], rows_of(observed, rows))
-            scorer = scorer or Scorer(chunk, block)
-            scores = scorer.relevant(block, weights, running[:, rows], ends)
+        for rows, block in zip(blocks(len(x)), parts, strict=True):
+            images, numbers, values = scorer.relevant(block, weights, running[:, rows], ends)
             for part in segments(ends, len(chunk.means)):
-                sums = torch.logsumexp(scores[:, part] + weights[:, None, part], 2)  # [S, B]
+                of_part = (numbers >= part.start) & (numbers < part.stop)
+                terms = values[of_part] + weights[:, numbers[of_part]]  # [S, pairs]
+                sums = log_sum_by_image(terms, images[of_part], len(block.x))  # [S, B]
                 running[:, rows] = torch.logaddexp(running[:, rows], sums)
                 if part.stop in ends:
                     result[:, inside[ends.index(part.stop)], rows] = running[:, rows]
     return result
 
 
-def blocks(n: int) -> Iterator[slice]:
-    """Slices that cut n images into blocks."""
-    for start in range(0, n, IMAGE_BLOCK):
-        yield slice(start, min(start + IMAGE_BLOCK, n))
+def log_sum_by_image(terms: Tensor, images: Tensor, n_images: int) -> Tensor:
+    """log Σ exp [S, B] of the terms [S, pairs] of each of the `images` [pairs]; −inf for none."""
+    index = images.expand_as(terms)
+    largest = terms.new_full((len(terms), n_images), -torch.inf)
+    largest = largest.scatter_reduce(1, index, terms, "amax").clamp(min=LOWEST)
+    sums = torch.zeros_like(largest)
+    sums.scatter_add_(1, index, torch.exp(terms - largest.gather(1, index)))
+    return largest + sums.log()
+
+
+def blocks(n: int, size: int = IMAGE_BLOCK) -> Iterator[slice]:
+    """Slices that cut 0 … n into blocks, one at least."""
+    for start in range(0, max(n, 1), size):
+        yield slice(start, min(start + size, n))
 
 
 def rows_of(observed: Tensor | None, rows: slice) -> Tensor | None:

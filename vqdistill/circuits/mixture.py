@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.components import (
+    LOWEST,
     Components,
     Scorer,
     StoredComponents,
@@ -21,8 +22,6 @@ from vqdistill.circuits.components import (
     rows_of,
 )
 from vqdistill.errors import InputError
-
-LOWEST = -1e300  # finite, so that a difference to it is a number where no component has weight
 
 
 class StreamedMixture(Circuit):
@@ -113,14 +112,14 @@ class StreamedMixture(Circuit):
         observed = self.checked(x, observed)
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        parts = evidence(x, observed)
         for chunk in chunks(self.components, self.n_components):
             weights = self.log_weights[chunk.start : chunk.start + len(chunk.means)]
-            scorer = None
-            for rows in blocks(len(x)):
-                mask = rows_of(observed, rows)
-                block = evidence(x[rows], mask)
-                scorer = scorer or Scorer(chunk, block)
-                peaks = -(~mask).double() @ chunk.log_stds.double().T  # [n] or [B, n]
+            scorer = Scorer(chunk, parts[0])
+            for rows, block in zip(blocks(len(x)), parts, strict=True):
+                peaks = (
+                    -(~rows_of(observed, rows)).double() @ chunk.log_stds.double().T
+                )  # [n] or [B, n]
                 value, position = (scorer.exact(block) + peaks + weights).max(1)
                 better = value > best[rows]
                 best[rows] = torch.where(better, value, best[rows])
@@ -135,13 +134,14 @@ class StreamedMixture(Circuit):
         Yields the slices of components and images, the terms, and the components' means [n, D].
         """
         floor = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+        parts = evidence(x, observed)
         for chunk in chunks(self.components, self.n_components):
             numbers = slice(chunk.start, chunk.start + len(chunk.means))
-            weights, scorer = self.log_weights[numbers], None
-            for rows in blocks(len(x)):
-                block = evidence(x[rows], rows_of(observed, rows))
-                scorer = scorer or Scorer(chunk, block)
-                terms = scorer.relevant(block, weights[None], floor[None, rows]) + weights
+            weights, scorer = self.log_weights[numbers], Scorer(chunk, parts[0])
+            for rows, block in zip(blocks(len(x)), parts, strict=True):
+                pairs = scorer.relevant(block, weights[None], floor[None, rows])
+                terms = floor.new_full((len(block.x), len(weights)), -torch.inf)
+                terms[pairs[0], pairs[1]] = pairs[2] + weights[pairs[1]]
                 floor[rows] = torch.logaddexp(floor[rows], torch.logsumexp(terms, 1))
                 yield numbers, rows, terms, chunk.means
 
