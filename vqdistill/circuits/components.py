@@ -110,9 +110,9 @@ class Evidence(NamedTuple):
     pixels: Tensor | None  # the observed pixels, where one mask serves all images
     features: Tensor  # [B, F] float32
 
-    def exact(self, images: Tensor | slice = slice(None)) -> Tensor:
-        """The features of some of the images, float64."""
-        return _features(self.x[images].double(), self.masks, images)
+    def exact(self) -> Tensor:
+        """The features in float64."""
+        return _features(self.x.double(), self.masks)
 
 
 def evidence(x: Tensor, observed: Tensor | None) -> list[Evidence]:
@@ -131,9 +131,8 @@ def evidence(x: Tensor, observed: Tensor | None) -> list[Evidence]:
     return parts
 
 
-def _features(x: Tensor, masks: Tensor | None, images: Tensor | slice = slice(None)) -> Tensor:
-    parts = [x.square(), x] if masks is None else [x.square(), x, masks[images].to(x)]
-    return torch.cat(parts, 1)
+def _features(x: Tensor, masks: Tensor | None) -> Tensor:
+    return torch.cat([x.square(), x] if masks is None else [x.square(), x, masks.to(x)], 1)
 
 
 def _weights(chunk: Chunk, block: Evidence) -> tuple[Tensor, Tensor]:
@@ -155,6 +154,9 @@ class Scorer:
 
     def __init__(self, chunk: Chunk, block: Evidence) -> None:
         self.weights, self.offsets = _weights(chunk, block)  # float64 [n, F], [n]
+        self.leaves = [chunk.means, chunk.quadratic, -chunk.log_stds.double() - HALF_LOG_TWO_PI]
+        if block.pixels is not None:
+            self.leaves = [part[:, block.pixels] for part in self.leaves]
         self.weights32, self.offsets32 = self.weights.float(), self.offsets.float()
         self.rounding, self.margins = rounding_bound(chunk, block.pixels, self.weights.shape[1])
 
@@ -185,10 +187,15 @@ class Scorer:
             return images, numbers, self.exact(block)[images, numbers]
         values = scores.new_empty(len(images), dtype=torch.float64)
         for pairs in blocks(len(images), GATHERED_PAIRS):
-            image, number = images[pairs], numbers[pairs]
-            products = torch.linalg.vecdot(block.exact(image), self.weights[number])
-            values[pairs] = products + self.offsets[number]
+            values[pairs] = self.of_pairs(block, images[pairs], numbers[pairs])
         return images, numbers, values
+
+    def of_pairs(self, block: Evidence, images: Tensor, numbers: Tensor) -> Tensor:
+        """log p_n(x_o) [P] of pairs, in float64 and from differences x − μ, so that nothing large
+        cancels."""
+        means, quadratic, log_densities = (part[numbers] for part in self.leaves)
+        values = (block.x[images].double() - means).square_().mul_(quadratic).add_(log_densities)
+        return values.sum(1) if block.masks is None else (values * block.masks[images]).sum(1)
 
 
 def rounding_bound(chunk: Chunk, pixels: Tensor | None, n_terms: int) -> tuple[float, Tensor]:

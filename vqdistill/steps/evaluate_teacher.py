@@ -1,9 +1,13 @@
 """Evaluate all that was distilled from one VQ-VAE, and the VQ-VAE itself."""
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 
 from vqdistill import data
+from vqdistill.config import EXACT_METHOD
+from vqdistill.distillation.enumeration import index_of
 from vqdistill.evaluation.codebook import code_frequency
 from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject
 from vqdistill.evaluation.teacher import partial_sum_excess, teacher_row
@@ -16,6 +20,7 @@ from vqdistill.loading import (
     load_vqvae,
     read_latents,
 )
+from vqdistill.models.vqvae import VQVAE
 from vqdistill.steps.common import Job, compute_device, run
 from vqdistill.steps.evaluation import evaluate, write_record
 
@@ -26,7 +31,13 @@ def evaluate_teacher(job: Job) -> None:
     images = data.load(job["images"], device)
     vqvae, prior = load_vqvae(job["vqvae"], device), load_prior(job["prior"], device)
     keys = {"grid": job.settings["grid"], "codebook_size": job.settings["codebook_size"]}
-    subjects = [s for path in job.lists["latents"] for s in read_subjects(job, path, vqvae, keys)]
+    exact = [path for path in job.lists["latents"] if path.stem == EXACT_METHOD]
+    log_prior = torch.from_numpy(read_arrays(exact[0])["log_prob"]) if exact else None
+    subjects = [
+        subject
+        for path in job.lists["latents"]
+        for subject in read_subjects(job, path, vqvae, keys, log_prior)
+    ]
     evaluate(job, subjects, images, load_classifier(job["classifier"], device))
 
     run_keys = {"experiment": job.experiment, "dataset": images.dataset}
@@ -44,29 +55,36 @@ def evaluate_teacher(job: Job) -> None:
     write_record(job, images, device, model="vqvae", **keys)
 
 
-def read_subjects(job: Job, path, vqvae, keys: dict) -> list[Subject]:
-    """What one file of latents gives to evaluate."""
+def read_subjects(
+    job: Job, path: Path, vqvae: VQVAE, keys: dict, log_prior_of_all: torch.Tensor | None
+) -> list[Subject]:
+    """What one file of latents gives to evaluate.
+
+    log_prior_of_all: log p(z) [K^HW] of the teacher's exact model, if it has one; the selected
+    latents then have their probabilities from there, so that sums over both can be compared.
+    """
     method, sizes = path.stem, sorted(job.settings["n_components"])
-    arrays = read_arrays(path)
-    device = next(vqvae.parameters()).device
-    if method == "exm":
-        log_prior = torch.from_numpy(arrays["log_prob"])
-        return [exact_subject(exact_mixture(vqvae, log_prior), **keys)]
+    if method == EXACT_METHOD:
+        return [exact_subject(exact_mixture(vqvae, log_prior_of_all), **keys)]
+    arrays, settings = read_arrays(path), vqvae.settings
     mixtures, log_priors = {}, {}
     for n in sizes:
         if f"codes_{n}" in arrays:
             codes, log_prior = read_latents(path, n)
+            if log_prior_of_all is not None:
+                index = index_of(codes, settings.codebook_size, settings.grid)
+                log_prior = log_prior_of_all[index]
             mixtures[n] = distilled_mixture(vqvae, codes)
-            log_priors[n] = log_prior.to(device)
+            log_priors[n] = log_prior.to(mixtures[n].log_weights.device)
     return distilled_subjects(method, mixtures, sizes, log_priors, **keys)
 
 
 def bounds(subjects: list[Subject], x: torch.Tensor, keys: dict) -> pd.DataFrame:
     """For a teacher with an exact model: what the selected latents' partial sums miss of it."""
-    exact = [subject.circuit for subject in subjects if subject.method == "exm"]
+    exact = [subject.circuit.log_prob(x) for subject in subjects if subject.method == EXACT_METHOD]
     rows = []
     for subject in subjects if exact else []:
-        if subject.method != "exm":
+        if subject.method != EXACT_METHOD:
             n = subject.circuit.n_components
             excess = partial_sum_excess(exact[0], subject.circuit, subject.log_prior, x)
             rows.append(keys | {"method": subject.method, "n_components": n} | excess)
