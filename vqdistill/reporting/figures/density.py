@@ -97,8 +97,9 @@ def weights_figure(summary: pd.DataFrame) -> Figure:
             line = "--" if weights in WEIGHTS else "-"
             rows = rows.sort_values("n_parameters")
             curves.append(Curve(method, rows, look.label, look, line))
-            _line(axes, curves[-1])
         limits = axis_limits(curves)
+        for curve in curves:
+            _line(axes, curve, limits[1])
         axes.set_xscale("log")
         axes.set_ylim(limits)
         _mark_above(axes, curves, limits[1], text=False)
@@ -145,19 +146,21 @@ def axis_limits(curves: list[Curve]) -> tuple[float, float]:
     """Range of BPD in which the curves can be read.
 
     From the best mean of all up to the best mean of the worst curve, and beyond it by the same
-    distance again and at least 1 bit; controls have no say.
+    distance again and at least 1 bit; controls have no say. Below the best mean there is room for
+    the intervals of what is shown, up to a quarter of that range.
     """
     main = [c for c in curves if not c.style.control] or curves
     best = [float(c.rows["bpd_mean"].min()) for c in main]
-    lowest = min(float(c.rows["bpd_low"].min()) for c in curves)
     start, spread = min(best), max(best) - min(best)
     high = max(best) + max(spread, 1.0)
+    lows = [c.rows["bpd_low"][c.rows["bpd_mean"] <= high].min() for c in curves]
+    lowest = max(float(min(lows)), start - 0.25 * (high - start))
     highest = max(float(c.rows["bpd_high"].max()) for c in curves)
     margin = 0.05 * (high - start)
     return min(start, lowest) - margin, min(high, highest + margin)
 
 
-def _line(axes: Axes, curve: Curve) -> None:
+def _line(axes: Axes, curve: Curve, high: float = np.inf) -> None:
     rows, style = curve.rows, curve.style
     faint = 0.65 if style.control else 1.0
     axes.plot(
@@ -173,11 +176,13 @@ def _line(axes: Axes, curve: Curve) -> None:
         alpha=faint,
         label=curve.label,
     )
-    if (rows["n_seeds"] > 1).any():
+    shown = rows["bpd_mean"] <= high
+    if (rows["n_seeds"] > 1).any() and not style.control:
         axes.fill_between(
             rows["n_parameters"],
             rows["bpd_low"],
             rows["bpd_high"],
+            where=shown,
             color=style.colour,
             alpha=0.18 * faint,
             linewidth=0,
@@ -190,7 +195,7 @@ def _draw(axes: Axes, curve: Curve, high: float) -> None:
         return
     if (curve.rows["bpd_mean"] > high).all():
         curve = replace(curve, label=f"{curve.label} (above the axis)")
-    _line(axes, curve)
+    _line(axes, curve, high)
 
 
 def _crosses(axes: Axes, curve: Curve, high: float) -> None:
@@ -256,12 +261,12 @@ def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> No
 
 def _merged(lines: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
     """The vertical lines from left to right; of two that stand too close for two labels, the right
-    one bears both names."""
+    one stands for both."""
     merged: list[tuple[float, str, str]] = []
     for x, name, colour in sorted(lines):
         if merged and x / merged[-1][0] < CLOSE and merged[-1][2] == colour:
             before = merged[-1]
-            name = f"{before[1]}, {name.removeprefix('VQ-VAE ')}"
+            name = "source VQ-VAEs"
             merged[-1] = (before[0], "", colour)
         merged.append((x, name, colour))
     return merged

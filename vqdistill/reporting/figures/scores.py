@@ -46,6 +46,8 @@ def scores_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
                 label=model_label(style, grid),
             )  # fmt: skip
         _finish(axes, title, masks)
+    main = [method for method, _ in models if not styles[method].control]
+    _keep_readable(figure.axes[0], table[table["method"].isin(main)]["conditional_bpd_mean"])
     accuracy, sharpness, coherence = figure.axes[1:]
     for axes in (sharpness, coherence):
         _reference(axes, 1.0, "truth")
@@ -53,8 +55,18 @@ def scores_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
         _reference(accuracy, real_accuracy, "real images")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.supxlabel("hidden part of the image", fontsize=8)
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5))
     return figure
+
+
+def _keep_readable(axes: Axes, means: pd.Series) -> None:
+    """End the axis above the worst of `means`, and say so where a control lies beyond it."""
+    low, high = axes.get_ylim()
+    spread = max(means.max() - means.min(), 0.1)
+    limits = max(low, means.min() - 0.3 * spread), min(high, means.max() + 0.3 * spread)
+    axes.set_ylim(limits)
+    if limits[1] < high:
+        axes.set_title(f"{axes.get_title()}; some controls lie above")
 
 
 def _face(style, grid: str) -> str:
