@@ -9,7 +9,7 @@ from scipy.stats import chisquare, kstest
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from vqdistill.circuits import components
+from vqdistill.circuits import components, scores
 from vqdistill.circuits.components import DecodedComponents, StoredComponents
 from vqdistill.circuits.mixture import Mixture, StreamedMixture, uniform_log_weights
 from vqdistill.errors import InputError
@@ -74,16 +74,16 @@ WEIGHTS = pytest.mark.parametrize("kind", ["uniform", "random", "peaked"])
 def chunking(request, monkeypatch):
     """The chunks as they are, and so small that every loop runs several times."""
     if request.param == "chunked":
-        monkeypatch.setattr(components, "IMAGE_BLOCK", 5)
+        monkeypatch.setattr(scores, "IMAGE_BLOCK", 5)
         monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
-        monkeypatch.setattr(components, "GATHERED_PAIRS", 3)
+        monkeypatch.setattr(scores, "GATHERED_PAIRS", 3)
     return request.param
 
 
 @pytest.fixture(params=[0.0, 1.0, 0.1], ids=["dense", "gathered", "default"])
 def share(request, monkeypatch):
     """Both ways of evaluating the components that matter."""
-    monkeypatch.setattr(components, "DENSE_SHARE", request.param)
+    monkeypatch.setattr(scores, "DENSE_SHARE", request.param)
 
 
 # log_prob
@@ -152,9 +152,10 @@ def test_exact_where_float32_alone_is_wrong():
     means = (x[:1] + 1e-4 * torch.randn(400, 784, generator=seeded(2))).clamp(0, 1)
     mixture = Mixture(uniform_log_weights(400), means, torch.full_like(means, math.log(1e-3)))
     (chunk,) = components.chunks(mixture.components, 400)
-    (block,) = components.evidence(x, None)
-    scorer = components.Scorer(chunk, block)
-    rough = (block.features @ scorer.weights32.T).double() + scorer.offsets
+    known = scores.evidence(x)
+    (block,), scorer = known.blocks(), scores.Scorer(chunk, known)
+    (products,) = scorer.products(block)
+    rough = products.double() + scorer.offsets
     exact = leaves(mixture, x).sum(-1)
     assert (rough - exact).abs().max() > 1.0
     torch.testing.assert_close(scorer.exact(block), exact, rtol=0, atol=1e-4)

@@ -123,13 +123,3 @@ def test_the_model_of_a_subject_is_its_first_components():
     small = subject.model(3)
     assert torch.equal(small.means, full.means[:3])
     torch.testing.assert_close(small.log_weights, uniform_log_weights(3))
-
-
-def test_log_probs_of_chosen_sizes_and_masks():
-    full, x = mixture(), torch.rand(5, D)
-    (subject,) = distilled_subjects("dmrs", {8: full}, SIZES, {8: log_prior_of()})
-    observed = torch.arange(D) < 5
-    found = list(subject.log_probs(x, observed, (3,)))
-    assert [(n, name) for n, name, _ in found] == [(3, "uniform"), (3, "prior")]
-    expected = full.first(3).log_prob(x, observed)
-    torch.testing.assert_close(found[0][2], expected, rtol=1e-12, atol=1e-10)

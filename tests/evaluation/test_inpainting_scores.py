@@ -87,7 +87,7 @@ def test_conditional_bits_of_hidden_pixels(x):
 def test_keys_of_rows(x):
     rows = rows_of(subject(), x, (2, 6))
     assert [(row["mask"], row["n_components"]) for row in rows] == [
-        (name, n) for name in NAMES for n in (2, 6)
+        (name, n) for n in (2, 6) for name in NAMES
     ]
     assert {row["weights"] for row in rows} == {"uniform"}
     assert {row["n_scored"] for row in rows} == {5}

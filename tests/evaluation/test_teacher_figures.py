@@ -20,10 +20,10 @@ def exact_model(n=16, seed=0):
 
 
 def part_of(exact, index):
-    """The selected components, uniformly weighted, and their log p(z)."""
-    n = len(index)
-    uniform = torch.zeros(n).double().log_softmax(0)
-    return Mixture(uniform, exact.means[index], exact.log_stds[index]), exact.log_weights[index]
+    """The selected components, weighted by the prior, and their log p(z)."""
+    log_prior = exact.log_weights[index]
+    weights = log_prior.log_softmax(0)
+    return Mixture(weights, exact.means[index], exact.log_stds[index]), log_prior
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_partial_sums_stay_below_the_whole(x, n):
     exact = exact_model()
     index = torch.randperm(16, generator=torch.Generator().manual_seed(n))[:n]
     mixture, log_prior = part_of(exact, index)
-    found = partial_sum_excess(exact.log_prob(x), mixture, log_prior, x)
+    found = partial_sum_excess(exact.log_prob(x), mixture.log_prob(x), log_prior)
     leaves = torch.distributions.Normal(exact.means.double(), exact.log_stds.double().exp())
     joint = leaves.log_prob(x.double()[:, None]).sum(-1) + exact.log_weights  # [B, 16]
     difference = joint[:, index].logsumexp(1) - joint.logsumexp(1)
@@ -52,7 +52,8 @@ def test_partial_sums_stay_below_the_whole(x, n):
 def test_equal_sums_have_no_gap(x):
     exact = exact_model()
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
-    found = partial_sum_excess(exact.log_prob(x), *part_of(exact, order), x)
+    mixture, log_prior = part_of(exact, order)
+    found = partial_sum_excess(exact.log_prob(x), mixture.log_prob(x), log_prior)
     assert abs(found["largest_excess"]) < 1e-9
     assert abs(found["mean_gap"]) < 1e-9
 
@@ -61,7 +62,7 @@ def test_a_sum_that_is_too_large_is_seen(x):
     """The bound is a check: a prior that is wrong by 1 % must show as an excess."""
     exact = exact_model()
     mixture, log_prior = part_of(exact, torch.arange(16))
-    found = partial_sum_excess(exact.log_prob(x), mixture, log_prior + math.log(1.01), x)
+    found = partial_sum_excess(exact.log_prob(x), mixture.log_prob(x), log_prior + math.log(1.01))
     assert found["largest_excess"] == pytest.approx(math.log(1.01), abs=1e-9)
     assert found["mean_gap"] == pytest.approx(-math.log(1.01), abs=1e-9)
 

@@ -1,6 +1,8 @@
 """The one interface that every tractable model answers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +11,14 @@ from vqdistill.errors import InputError
 
 MIN_STD = 1e-3  # uniform noise of one of 256 grey levels has a standard deviation of 1.13e-3
 MAX_STD = 1.0
+
+
+class Completions(NamedTuple):
+    """What is known of images under several masks."""
+
+    log_prob: Tensor  # log p(x_o) [M, B] float64, in nats
+    samples: Tensor  # x with a draw from p(x_u | x_o) [M, B, D]
+    means: Tensor  # x with E[x_u | x_o] [M, B, D]
 
 
 class Circuit(ABC):
@@ -59,6 +69,34 @@ class Circuit(ABC):
         That is the x_u of argmax p(x_u, s | x_o) over x_u and the states s of all sum units. It is
         exact for this joint maximum, and p(x_u | x_o) there is a lower bound of the marginal mode.
         """
+
+    def marginals(self, x: Tensor, masks: Tensor) -> Tensor:
+        """log p(x_o) [M, B] under several masks [M, D], in nats."""
+        masks = self.checked_masks(x, masks)
+        return torch.stack([self.log_prob(x, observed) for observed in masks])
+
+    def completions(
+        self,
+        x: Tensor,
+        masks: Tensor,
+        generators: Sequence[torch.Generator],
+        leaf_means: bool = False,
+    ) -> Completions:
+        """Marginals, conditional samples and conditional means under several masks [M, D].
+
+        generators: one a mask, for the samples.
+        """
+        masks = self.checked_masks(x, masks)
+        each = list(zip(masks, generators, strict=True))
+        return Completions(
+            self.marginals(x, masks),
+            torch.stack([self.conditional_sample(x, *one, leaf_means) for one in each]),
+            torch.stack([self.conditional_mean(x, observed) for observed in masks]),
+        )
+
+    def checked_masks(self, x: Tensor, masks: Tensor) -> Tensor:
+        """Several masks [M, D]; InputError where one doesn't fit the circuit."""
+        return torch.stack([self.checked(x, observed) for observed in masks])
 
     def checked(self, x: Tensor, observed: Tensor | None) -> Tensor | None:
         """The mask as [D] or [B, D]; InputError where images or mask do not fit the circuit."""

@@ -4,21 +4,24 @@ As a circuit: one sum unit over N product units, each over D Gaussian leaves. A 
 (Eq. 2 of the paper) is such a mixture with w_n = 1/N, the exact model (Eq. 1) one with w = p(z).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vqdistill.circuits.base import Circuit
-from vqdistill.circuits.components import (
+from vqdistill.circuits.base import Circuit, Completions
+from vqdistill.circuits.components import Chunk, Components, StoredComponents, chunks
+from vqdistill.circuits.scores import (
     LOWEST,
-    Components,
+    Block,
+    Evidence,
+    Pairs,
     Scorer,
-    StoredComponents,
-    blocks,
-    chunks,
     evidence,
     log_sum,
+    log_sum_by_image,
+    relevant_pairs,
     rows_of,
 )
 from vqdistill.errors import InputError
@@ -49,10 +52,15 @@ class StreamedMixture(Circuit):
         return mixture_parameters(self.n_components, self.n_variables)
 
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        observed = self.checked(x, observed)
-        weights = self.log_weights[None]
-        result = log_sum(x, self.components, weights, [self.n_components], observed)[0, 0]
-        return _zero_where_nothing_observed(result, observed)
+        return self._log_prob(evidence(x, self.checked(x, observed)))[0]
+
+    def marginals(self, x: Tensor, masks: Tensor) -> Tensor:
+        return self._log_prob(Evidence(x, self.checked_masks(x, masks)))
+
+    def _log_prob(self, known: Evidence) -> Tensor:
+        """log p(x_o) [M, B]."""
+        sums = log_sum(known, self.components, self.log_weights[None], [self.n_components])
+        return _zero_where_nothing_observed(sums[:, 0, 0], known)
 
     def prefix_log_prob(
         self, x: Tensor, sizes: list[int], log_weights: Tensor, observed: Tensor | None = None
@@ -66,84 +74,88 @@ class StreamedMixture(Circuit):
             raise InputError(
                 f"sizes {list(sizes)}: expected ascending numbers from 1 to {self.n_components}"
             )
-        observed = self.checked(x, observed)
-        sums = log_sum(x, self.components, log_weights, sizes, observed)
+        known = evidence(x, self.checked(x, observed))
+        sums = log_sum(known, self.components, log_weights, sizes)[0]
         totals = torch.stack([torch.logsumexp(log_weights[:, :n], 1) for n in sizes], 1)
-        return _zero_where_nothing_observed(sums - totals[..., None], observed)
+        return _zero_where_nothing_observed(sums - totals[..., None], known)
 
     def sample(self, n: int, generator: torch.Generator, leaf_means: bool = False) -> Tensor:
         cumulative = self.log_weights.exp().cumsum(0)
-        uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
-        uniform = uniform.to(cumulative.device) * cumulative[-1]
+        uniform = uniform_numbers((n,), generator, cumulative.device) * cumulative[-1]
         index = torch.searchsorted(cumulative, uniform, right=True)
         return self._draw(index.clamp(max=self.n_components - 1), generator, leaf_means)
 
     def conditional_sample(
         self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool = False
     ) -> Tensor:
-        # Gumbel-max: argmax_n of log w_n p_n(x_o) + Gumbel noise is a draw of the component
         observed = self.checked(x, observed)
-        best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
-        index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for numbers, rows, terms, _ in self.terms(x, observed):
-            uniform = torch.rand(
-                terms.shape, generator=generator, dtype=torch.float64, device=generator.device
-            ).to(x.device)
-            value, position = (terms - (-uniform.log()).log()).max(1)
-            better = value > best[rows]
-            best[rows] = torch.where(better, value, best[rows])
-            index[rows] = torch.where(better, position + numbers.start, index[rows])
-        return _completed(x, observed, self._draw(index, generator, leaf_means))
+        draw = ComponentDraw(x, generator)
+        for part in self.posterior(evidence(x, observed)):
+            draw.update(part)
+        return torch.where(observed, x, self._draw(draw.index, generator, leaf_means))
 
     def conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
         observed = self.checked(x, observed)
-        total = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
-        mean = torch.zeros(len(x), self.n_variables, dtype=torch.float64, device=x.device)
-        for _, rows, terms, means in self.terms(x, observed):
-            updated = torch.logaddexp(total[rows], torch.logsumexp(terms, 1)).clamp(min=LOWEST)
-            responsibilities = torch.exp(terms - updated[:, None])  # [B, n]
-            mean[rows] *= torch.exp(total[rows] - updated)[:, None]
-            mean[rows] += responsibilities @ means.double()
-            total[rows] = updated
-        return _completed(x, observed, mean.to(x.dtype))
+        mean = RunningMean(x)
+        for part in self.posterior(evidence(x, observed)):
+            mean.update(part)
+        return torch.where(observed, x, mean.value.to(x.dtype))
+
+    def completions(
+        self,
+        x: Tensor,
+        masks: Tensor,
+        generators: Sequence[torch.Generator],
+        leaf_means: bool = False,
+    ) -> Completions:
+        masks = self.checked_masks(x, masks)
+        draws = [ComponentDraw(x, generator) for generator in generators]
+        means = [RunningMean(x) for _ in generators]
+        log_prob = x.new_empty(len(masks), len(x), dtype=torch.float64)
+        known = Evidence(x, masks)
+        for part in self.posterior(known):
+            draws[part.mask].update(part)
+            means[part.mask].update(part)
+            log_prob[part.mask, part.block.rows] = part.after
+        samples = [self._draw(draw.index, draw.generator, leaf_means) for draw in draws]
+        return Completions(
+            _zero_where_nothing_observed(log_prob, known),
+            torch.where(masks[:, None], x, torch.stack(samples)),
+            torch.where(masks[:, None], x, torch.stack([m.value.to(x.dtype) for m in means])),
+        )
 
     def conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
         # the largest term of Σ_n w_n p_n(x_o) max p_n(x_u), with max p_n(x_u) = Π_u 1 / σ_nu √2π
         observed = self.checked(x, observed)
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        parts = evidence(x, observed)
+        known = evidence(x, observed)
+        parts = known.blocks()
         for chunk in chunks(self.components, self.n_components):
-            weights = self.log_weights[chunk.start : chunk.start + len(chunk.means)]
-            scorer = Scorer(chunk, parts[0])
-            for rows, block in zip(blocks(len(x)), parts, strict=True):
-                peaks = (
-                    -(~rows_of(observed, rows)).double() @ chunk.log_stds.double().T
-                )  # [n] or [B, n]
+            weights, scorer = self.log_weights[chunk.slice], Scorer(chunk, known)
+            for block in parts:
+                hidden = ~rows_of(observed, block.rows)
+                peaks = hidden.double() @ chunk.peak.T  # [n] or [B, n]
                 value, position = (scorer.exact(block) + peaks + weights).max(1)
-                better = value > best[rows]
-                best[rows] = torch.where(better, value, best[rows])
-                index[rows] = torch.where(better, position + chunk.start, index[rows])
-        return _completed(x, observed, self.components.parameters(index)[0])
+                better = value > best[block.rows]
+                best[block.rows] = torch.where(better, value, best[block.rows])
+                index[block.rows] = torch.where(better, position + chunk.start, index[block.rows])
+        return torch.where(observed, x, self.components.parameters(index)[0])
 
-    def terms(
-        self, x: Tensor, observed: Tensor | None
-    ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        """log w_n p_n(x_o) [B, n] per chunk of components and block of images; −inf: negligible.
-
-        Yields the slices of components and images, the terms, and the components' means [n, D].
-        """
-        floor = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
-        parts = evidence(x, observed)
-        for chunk in chunks(self.components, self.n_components):
-            numbers = slice(chunk.start, chunk.start + len(chunk.means))
-            weights, scorer = self.log_weights[numbers], Scorer(chunk, parts[0])
-            for rows, block in zip(blocks(len(x)), parts, strict=True):
-                pairs = scorer.relevant(block, weights[None], floor[None, rows])
-                terms = floor.new_full((len(block.x), len(weights)), -torch.inf)
-                terms[pairs[0], pairs[1]] = pairs[2] + weights[pairs[1]]
-                floor[rows] = torch.logaddexp(floor[rows], torch.logsumexp(terms, 1))
-                yield numbers, rows, terms, chunk.means
+    def posterior(self, known: Evidence) -> Iterator["PartialPosterior"]:
+        """What each chunk of components adds to p(n | x_o), by block of images and mask."""
+        total = torch.full((len(known.members), 1, len(known)), -torch.inf, dtype=torch.float64).to(
+            known.x.device
+        )
+        for chunk, block, mask, pairs in relevant_pairs(
+            known, self.components, self.log_weights[None], total
+        ):
+            terms = pairs.values + self.log_weights[chunk.start + pairs.numbers]
+            sums = log_sum_by_image(terms[None], pairs.images, len(block.x))[0]
+            before = total[mask, 0, block.rows]
+            after = torch.logaddexp(before, sums).clamp(min=LOWEST)
+            yield PartialPosterior(chunk, block, mask, pairs, terms, before, sums, after)
+            total[mask, 0, block.rows] = after
 
     def _draw(self, index: Tensor, generator: torch.Generator, leaf_means: bool) -> Tensor:
         """One image [B, D] from each of the components `index` [B], or their means."""
@@ -189,11 +201,75 @@ def uniform_log_weights(n: int, device: torch.device | str = "cpu") -> Tensor:
     return -torch.full((n,), float(n), dtype=torch.float64, device=device).log()
 
 
-def _completed(x: Tensor, observed: Tensor, values: Tensor) -> Tensor:
-    return torch.where(observed, x, values)
+@dataclass(frozen=True)
+class PartialPosterior:
+    """One chunk's share in p(n | x_o) ∝ w_n p_n(x_o), for one block of images and one mask."""
+
+    chunk: Chunk
+    block: Block
+    mask: int
+    pairs: Pairs
+    terms: Tensor  # [P], log w_n p_n(x_o)
+    before: Tensor  # [B], log Σ of the terms of earlier chunks
+    sums: Tensor  # [B], log Σ of this chunk's terms
+    after: Tensor  # [B], log Σ of both
 
 
-def _zero_where_nothing_observed(log_prob: Tensor, observed: Tensor | None) -> Tensor:
-    if observed is None:
-        return log_prob
-    return torch.where(observed.any(-1), log_prob, 0.0)
+class RunningMean:
+    """Σ_n p(n | x_o) μ_n [B, D] float64, of the components so far."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.value = torch.zeros_like(x, dtype=torch.float64)
+
+    def update(self, part: PartialPosterior) -> None:
+        images, places = part.pairs.images.unique(return_inverse=True)
+        probabilities = torch.sparse_coo_tensor(
+            torch.stack([places, part.pairs.numbers]),
+            torch.exp(part.terms - part.after[part.pairs.images]),
+            (len(images), len(part.chunk.means)),
+            is_coalesced=True,
+            check_invariants=False,
+        )
+        earlier = torch.exp(part.before - part.after)[images, None]
+        rows = part.block.rows.start + images
+        self.value[rows] = self.value[rows] * earlier + probabilities @ part.chunk.means
+
+
+class ComponentDraw:
+    """A component number [B] for each image, drawn from p(n | x_o) over the components so far.
+
+    A chunk replaces the draw with the probability that it has among all so far; within the chunk
+    the component is the one where the cumulative probability passes a uniform number.
+    """
+
+    def __init__(self, x: Tensor, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+
+    def update(self, part: PartialPosterior) -> None:
+        (images, numbers, _), current = part.pairs, self.index[part.block.rows]
+        counts = images.bincount(minlength=len(current))
+        stop = counts.cumsum(0)
+        cumulative = torch.exp(part.terms - part.sums[images]).cumsum(0)
+        first, second = uniform_numbers((2, len(current)), self.generator, images.device)
+        start = torch.cat([cumulative.new_zeros(1), cumulative])[stop - counts]
+        position = torch.searchsorted(cumulative, start + first, right=True)
+        replaced = (second < torch.exp(part.sums - part.after)) & (counts > 0)
+        chosen = torch.minimum(position, stop - 1)[replaced]
+        current[replaced] = part.chunk.start + numbers[chosen]
+
+
+def uniform_numbers(
+    shape: tuple[int, ...], generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Of U[0, 1), float64, drawn on the generator's device and given on `device`."""
+    numbers = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return numbers.to(device)
+
+
+def _zero_where_nothing_observed(log_prob: Tensor, known: Evidence) -> Tensor:
+    """log 1 = 0 in place of log_prob [..., B] or [M, B], which rounding leaves a little off."""
+    if known.own_masks is not None:
+        return torch.where(known.own_masks.any(1), log_prob, 0.0)
+    some = known.masks.any(1)  # [M]
+    return torch.where(some[:, None] if len(some) > 1 else some, log_prob, 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from vqdistill.data import bits_per_dimension
-from vqdistill.evaluation.subjects import Subject
+from vqdistill.evaluation.subjects import Subject, name_of
 
 # by split: (number of components, name of the weights, log p(x) [n])
 LogLikelihoods = dict[str, list[tuple[int, str, Tensor]]]
@@ -29,7 +29,7 @@ def density_rows(
             bpd = bits_per_dimension(mean, subject.circuit.n_variables, levels)
             keys = subject.keys(n_components, weights)
             if split == "test":
-                log.info("%s: %.4f bits per dimension", _name(keys), bpd)
+                log.info("%s: %.4f bits per dimension", name_of(keys), bpd)
             yield keys | {
                 "split": split,
                 "n_images": len(log_prob),
@@ -37,7 +37,3 @@ def density_rows(
                 "bpd": float(bpd),
                 "n_parameters": subject.n_parameters(n_components),
             }
-
-
-def _name(keys: dict[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in keys.items() if value not in ("-", 0))

@@ -3,13 +3,12 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from vqdistill.circuits.base import Circuit
-from vqdistill.evaluation.subjects import Subject
+from vqdistill.evaluation.subjects import Subject, name_of
 from vqdistill.randomness import generator
 
 log = logging.getLogger(__name__)
@@ -50,38 +49,28 @@ def inpainting_rows(
     first `n_scored`. joint: log p(x) [n] of those of the subject's models that are of interest, by
     their number of components.
     """
-    chosen, main = tuple(joint), subject.main_weights
     scored, truth = x[:n_scored], without_noise(x[:n_scored], levels)
-    for name, hidden in hidden_masks(shape, x.device).items():
-        marginal = _by_size(subject, x, ~hidden, chosen)
-        for n in joint:
-            nats = (joint[n] - marginal[n]).mean().item() / int(hidden.sum())
-            circuit = subject.model(n)
-            noise = generator(seed, f"inpainting {name}")
-            sample = circuit.conditional_sample(scored, ~hidden, noise, leaf_means=True)
-            mean = circuit.conditional_mean(scored, ~hidden)
-            row = subject.keys(n, main)
-            row |= {"mask": name, "n_images": len(x)}
+    masks = hidden_masks(shape, x.device)
+    observed = ~torch.stack([*masks.values()])
+    for n in joint:
+        circuit, keys = subject.model(n), subject.keys(n, subject.main_weights)
+        generators = [generator(seed, f"inpainting {name}") for name in masks]
+        completed = circuit.completions(scored, observed, generators, leaf_means=True)
+        rest = circuit.marginals(x[n_scored:], observed)
+        marginals = torch.cat([completed.log_prob, rest], 1)
+        for m, (name, hidden) in enumerate(masks.items()):
+            nats = (joint[n] - marginals[m]).mean().item() / int(hidden.sum())
+            row = keys | {"mask": name, "n_images": len(x)}
             row |= {"conditional_bpd": -nats / math.log(2) + math.log2(levels)}
-            row |= {"n_scored": len(scored)} | errors(mean, scored, hidden)
-            for kind, completed in (("sample", sample), ("mean", mean)):
-                guesses = classify(torch.where(hidden, completed, truth))
+            row |= {"n_scored": len(scored)} | errors(completed.means[m], scored, hidden)
+            for kind, shown in (("sample", completed.samples[m]), ("mean", completed.means[m])):
+                guesses = classify(torch.where(hidden, shown, truth))
                 right = (guesses == labels[: len(scored)]).double().mean().item()
                 row[f"accuracy_{kind}"] = right
-                row[f"sharpness_{kind}"] = sharpness(completed, truth, hidden, shape)
-                row[f"coherence_{kind}"] = coherence(completed, truth, hidden, shape)
+                row[f"sharpness_{kind}"] = sharpness(shown, truth, hidden, shape)
+                row[f"coherence_{kind}"] = coherence(shown, truth, hidden, shape)
             yield row | {"n_parameters": subject.n_parameters(n)}
-        log.info("%s: inpainted %s", subject.method, name)
-
-
-def _by_size(
-    subject: Subject, x: Tensor, observed: Tensor, sizes: tuple[int, ...]
-) -> dict[int, Tensor]:
-    main = subject.main_weights
-    if main not in (subject.log_weights or ()):
-        return {0: subject.circuit.log_prob(x, observed)}
-    only = replace(subject, log_weights={main: subject.log_weights[main]})
-    return {n: log_prob for n, _, log_prob in only.log_probs(x, observed, sizes)}
+        log.info("%s: inpainted", name_of(keys))
 
 
 def without_noise(x: Tensor, levels: int) -> Tensor:
@@ -146,16 +135,15 @@ def pictures(
     x: [n, D]. samples [n_masks, n, n_draws, h, w], means [n_masks, n, h, w], unconditional
     [n_free, h, w].
     """
-    samples, means = [], []
-    repeated = x.repeat_interleave(n_draws, 0)
-    for name, hidden in hidden_masks(shape, x.device).items():
-        noise = generator(seed, f"pictures {name}")
-        drawn = circuit.conditional_sample(repeated, ~hidden, noise, leaf_means=True)
-        samples.append(drawn.unflatten(0, (len(x), n_draws)).unflatten(-1, shape))
-        means.append(circuit.conditional_mean(x, ~hidden).unflatten(-1, shape))
+    masks = hidden_masks(shape, x.device)
+    generators = [generator(seed, f"pictures {name}") for name in masks]
+    observed = ~torch.stack([*masks.values()])
+    completed = circuit.completions(
+        x.repeat_interleave(n_draws, 0), observed, generators, leaf_means=True
+    )
     free = circuit.sample(n_free, generator(seed, "unconditional"), leaf_means=True)
     return {
-        "samples": torch.stack(samples),
-        "means": torch.stack(means),
+        "samples": completed.samples.unflatten(1, (len(x), n_draws)).unflatten(-1, shape),
+        "means": completed.means[:, ::n_draws].unflatten(-1, shape),
         "unconditional": free.unflatten(-1, shape),
     }

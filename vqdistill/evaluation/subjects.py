@@ -56,18 +56,15 @@ class Subject:
             return mixture_parameters(n_components, self.circuit.n_variables)
         return self.circuit.n_parameters
 
-    def log_probs(
-        self, x: Tensor, observed: Tensor | None = None, sizes: tuple[int, ...] | None = None
-    ) -> Iterator[tuple[int, str, Tensor]]:
-        """(n_components, weights, log p(x_o) [B] in nats) of all its models, from one pass."""
-        sizes = self.sizes if sizes is None else sizes
+    def log_probs(self, x: Tensor) -> Iterator[tuple[int, str, Tensor]]:
+        """(n_components, weights, log p(x) [B] in nats) of all its models, from one pass."""
         if not self.sizes:
-            yield 0, "learned", self.circuit.log_prob(x, observed)
+            yield 0, "learned", self.circuit.log_prob(x)
             return
         stacked = torch.stack(list(self.log_weights.values()))
-        values = self.circuit.prefix_log_prob(x, list(sizes), stacked, observed)
+        values = self.circuit.prefix_log_prob(x, list(self.sizes), stacked)
         for s, name in enumerate(self.log_weights):
-            for i, n in enumerate(sizes):
+            for i, n in enumerate(self.sizes):
                 yield n, name, values[s, i]
 
     def model(self, n_components: int) -> Circuit:
@@ -75,6 +72,11 @@ class Subject:
         if not self.sizes or n_components == self.circuit.n_components:
             return self.circuit
         return self.circuit.first(n_components)
+
+
+def name_of(keys: dict[str, object]) -> str:
+    """A model in a line of a log, from its keys."""
+    return " ".join(f"{key}={value}" for key, value in keys.items() if value not in ("-", 0))
 
 
 def distilled_subjects(

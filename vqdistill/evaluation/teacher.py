@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from vqdistill.circuits.components import log_sum
-from vqdistill.circuits.mixture import Mixture
 from vqdistill.data import bits_per_dimension
 from vqdistill.distillation.selection import log_prob_by_class, mean_over_classes
 from vqdistill.models.vqvae import VQVAE, gaussian_log_prob
@@ -36,18 +34,19 @@ def teacher_row(vqvae: VQVAE, prior, x: Tensor, levels: int) -> dict[str, float]
 
 
 def partial_sum_excess(
-    exact_log_prob: Tensor, mixture: Mixture, log_prior: Tensor, x: Tensor
+    exact_log_prob: Tensor, log_prob: Tensor, log_prior: Tensor
 ) -> dict[str, float]:
     """How far log Σ_selected p(z) p(x|z) lies above log Σ_all p(z) p(x|z), image by image.
 
-    exact_log_prob: log p(x) [n] of the exact model; log_prior: log p(z) of the mixture's latents.
-    The sum over some latents can't exceed the sum over all: `largest_excess`, in nats, is at most
-    rounding error. `mean_gap` is what the selected latents miss, in nats per image.
+    exact_log_prob: log p(x) [n] of the exact model; log_prob: log p(x) [n] of the mixture of the
+    selected latents, weighted by the prior; log_prior: log p(z) of these latents, whose sum the
+    weights of the mixture were divided by. The sum over some latents can't exceed the sum over
+    all: `largest_excess`, in nats, is at most rounding error. `mean_gap` is what the selected
+    latents miss, in nats per image.
     """
-    sums = log_sum(x, mixture.components, log_prior[None], [mixture.n_components])[0, 0]
-    difference = sums - exact_log_prob
+    difference = log_prob + torch.logsumexp(log_prior, 0) - exact_log_prob
     return {
-        "n_images": len(x),
+        "n_images": len(log_prob),
         "largest_excess": difference.max().item(),
         "mean_gap": -difference.mean().item(),
     }

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD, Circuit
-from vqdistill.circuits.components import IMAGE_BLOCK, StoredComponents
+from vqdistill.circuits.components import StoredComponents
 from vqdistill.circuits.mixture import StreamedMixture
+from vqdistill.circuits.scores import evidence
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
 
@@ -87,13 +88,12 @@ class EMLearner:
         n, d = self.model.means.shape
         totals = self.model.means.new_zeros(n, 2 * d + 1, dtype=torch.float64)
         log_likelihood, n_images = 0.0, 0
-        for batch in self.batches(self.generator):
-            for x in batch.split(IMAGE_BLOCK):
-                log_prob, responsibilities = expectation(self.model, x)
-                features = torch.cat([torch.ones_like(x[:, :1]), x, x.square()], 1).double()
-                totals += responsibilities.T @ features
-                log_likelihood = log_likelihood + log_prob.sum()
-            n_images += len(batch)
+        for x in self.batches(self.generator):
+            log_prob, responsibilities = expectation(self.model, x)
+            features = torch.cat([torch.ones_like(x[:, :1]), x, x.square()], 1).double()
+            totals += responsibilities.T @ features
+            log_likelihood = log_likelihood + log_prob.sum()
+            n_images += len(x)
             progress(-log_prob.mean())
         self.model.update(totals[:, 0], totals[:, 1 : d + 1], totals[:, d + 1 :])
         return {"loss": (-log_likelihood / n_images).item()}
@@ -115,10 +115,18 @@ class EMLearner:
 
 
 def expectation(model: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x) [B] and the responsibilities p(n | x) [B, N], of one block of images."""
-    terms = torch.cat([terms for _, _, terms, _ in model.terms(x, None)], 1)
-    log_prob = torch.logsumexp(terms, 1)
-    return log_prob, torch.exp(terms - log_prob[:, None])
+    """log p(x) [B] and the responsibilities p(n | x) [B, N], sparse: without negligible ones."""
+    log_prob = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+    images, numbers, terms = [], [], []
+    for part in model.posterior(evidence(x)):
+        images.append(part.block.rows.start + part.pairs.images)
+        numbers.append(part.chunk.start + part.pairs.numbers)
+        terms.append(part.terms)
+        log_prob[part.block.rows] = part.after
+    index = torch.stack([torch.cat(images), torch.cat(numbers)])
+    values = torch.exp(torch.cat(terms) - log_prob[index[0]])
+    shape = (len(x), len(model.means))
+    return log_prob, torch.sparse_coo_tensor(index, values, shape, check_invariants=False)
 
 
 def build(image_shape: tuple[int, int], settings: Settings) -> GaussianMixture:

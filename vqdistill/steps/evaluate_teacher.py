@@ -38,7 +38,7 @@ def evaluate_teacher(job: Job) -> None:
         for path in job.lists["latents"]
         for subject in read_subjects(job, path, vqvae, keys, log_prior)
     ]
-    evaluate(job, subjects, images, load_classifier(job["classifier"], device))
+    test = evaluate(job, subjects, images, load_classifier(job["classifier"], device))
 
     run_keys = {"experiment": job.experiment, "dataset": images.dataset}
     run_keys |= {**keys, "seed": job.seed}
@@ -47,7 +47,7 @@ def evaluate_teacher(job: Job) -> None:
         for split, x in images.evaluated.items()
     ]
     write_csv(job["teacher"], pd.DataFrame(splits))
-    write_csv(job["bounds"], bounds(subjects, images.evaluated["test"], run_keys))
+    write_csv(job["bounds"], bounds(subjects, test, run_keys))
     codes = torch.from_numpy(read_arrays(job["codes"])["train"])
     frequency = code_frequency(codes, keys["codebook_size"]).numpy()
     ranks = pd.DataFrame({"rank": range(1, len(frequency) + 1), "frequency": frequency})
@@ -79,14 +79,24 @@ def read_subjects(
     return distilled_subjects(method, mixtures, sizes, log_priors, **keys)
 
 
-def bounds(subjects: list[Subject], x: torch.Tensor, keys: dict) -> pd.DataFrame:
-    """For a teacher with an exact model: what the selected latents' partial sums miss of it."""
-    exact = [subject.circuit.log_prob(x) for subject in subjects if subject.method == EXACT_METHOD]
+def bounds(
+    subjects: list[Subject], test: list[list[tuple[int, str, torch.Tensor]]], keys: dict
+) -> pd.DataFrame:
+    """For a teacher with an exact model: what the selected latents' partial sums miss of it.
+
+    test: log p(x) of every subject's models on the test images.
+    """
+    by_prior = [
+        (subject, n, log_prob)
+        for subject, models in zip(subjects, test, strict=True)
+        for n, weights, log_prob in models
+        if weights == "prior"
+    ]
+    exact = [log_prob for subject, _, log_prob in by_prior if subject.method == EXACT_METHOD]
     rows = []
-    for subject in subjects if exact else []:
+    for subject, n, log_prob in by_prior if exact else []:
         if subject.method != EXACT_METHOD:
-            n = subject.circuit.n_components
-            excess = partial_sum_excess(exact[0], subject.circuit, subject.log_prior, x)
+            excess = partial_sum_excess(exact[0], log_prob, subject.log_prior[:n])
             rows.append(keys | {"method": subject.method, "n_components": n} | excess)
     columns = [*keys, "method", "n_components", "n_images", "largest_excess", "mean_gap"]
     return pd.DataFrame(rows, columns=columns)

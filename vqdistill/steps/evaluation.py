@@ -21,16 +21,23 @@ N_FREE = 16  # unconditional samples of each model
 
 
 @torch.no_grad()
-def evaluate(job: Job, subjects: list[Subject], images: Images, classifier) -> None:
-    """Write density.csv, inpainting.csv, pictures.npz and the record of one trained source."""
+def evaluate(
+    job: Job, subjects: list[Subject], images: Images, classifier
+) -> list[list[tuple[int, str, torch.Tensor]]]:
+    """Write density.csv, inpainting.csv and pictures.npz of one trained source.
+
+    Returns for each subject the log p(x) of its models on the test images: their number of
+    components, the name of their weights, and a value in nats for each image.
+    """
     scores = job.settings["inpainting"]
-    density, inpainted, shown = [], [], {}
+    density, inpainted, shown, tested = [], [], {}, []
     largest = {subject.method: max(subject.sizes, default=0) for subject in subjects}
     test, labels = images.evaluated["test"], images.labels["test"]
     examples = test[first_of_each_class(labels)]
     for subject in subjects:
         log_probs = log_likelihoods(subject, images.evaluated)
         density += density_rows(subject, log_probs, images.levels)
+        tested.append(log_probs["test"])
         wanted = (0, *scores["n_components"], largest[subject.method])
         joint = {
             n: log_prob
@@ -62,6 +69,7 @@ def evaluate(job: Job, subjects: list[Subject], images: Images, classifier) -> N
     write_csv(job["density"], _table(density, keys, job))
     write_csv(job["inpainting"], _table(inpainted, keys, job))
     write_arrays(job["pictures"], shown)
+    return tested
 
 
 def write_record(job: Job, images: Images, device, **facts) -> None:

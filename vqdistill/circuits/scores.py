@@ -1,0 +1,303 @@
+"""Log-likelihoods of Gaussian components, and their weighted sums: fast, and exact to float64.
+
+The log-likelihood of image b under component n,
+
+    log p_n(x_b) = Σ_d −(x_bd − μ_nd)² / 2σ_nd² − log σ_nd − ½ log 2π,
+
+expands into one matrix product of [x², x] with [−1/2σ², μ/σ²]. In float32 that loses nats where
+σ is small, since terms of size 1/σ² cancel; in float64 it is exact but slow. So the float32
+product only screens: with a bound on its rounding error, it tells which components can matter to
+Σ_n w_n p_n(x) at all. Those few are evaluated again in float64, the others count as zero.
+
+Under several masks, the pixels fall into cells, each observed under the same masks. The product of
+a cell is computed once and added to the scores of all masks that it belongs to.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vqdistill.circuits.components import Chunk, Components, chunks
+
+IMAGE_BLOCK = 512
+GATHERED_PAIRS = 256  # whose pixels fit in a core's cache
+NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
+DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
+LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
+FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
+
+
+class Block(NamedTuple):
+    """Some consecutive images, laid out as what a chunk's parameters are multiplied with."""
+
+    rows: slice
+    x: Tensor  # [B, D]
+    own_masks: Tensor | None  # [B, D], where each image has a mask of its own
+    features: list[Tensor]  # of each cell [B, F], float32
+
+
+class Evidence:
+    """Observed pixels x_o of images: under M masks that all images share, or under a mask each.
+
+    x: [B, D], zero where a pixel is observed under no mask; masks: bool [M, D] or None; own_masks:
+    bool [B, D] or None, and then M = 1; cells: pixels of each; members: the cells of each mask.
+    """
+
+    def __init__(self, x: Tensor, masks: Tensor | None, own_masks: Tensor | None = None) -> None:
+        if masks is None:
+            self.cells, self.members = [torch.arange(x.shape[1], device=x.device)], [[0]]
+            known = own_masks
+        else:
+            patterns, index = masks.unique(dim=1, return_inverse=True)
+            patterns = patterns.T.tolist()  # under which masks the pixels of a cell are observed
+            observed = [c for c, pattern in enumerate(patterns) if any(pattern)]
+            self.cells = [(index == c).nonzero().squeeze(1) for c in observed]
+            self.members = [
+                [i for i, c in enumerate(observed) if patterns[c][m]] for m in range(len(masks))
+            ]
+            known = masks.any(0)
+        self.masks, self.own_masks = masks, own_masks
+        self.x = torch.where(known, x, 0.0)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def blocks(self) -> list[Block]:
+        """The images in blocks."""
+        return [self._block(rows) for rows in blocks(len(self.x))]
+
+    def _block(self, rows: slice) -> Block:
+        x, own = self.x[rows], None if self.own_masks is None else self.own_masks[rows]
+        return Block(rows, x, own, [f.float() for f in self.features(x.double(), own)])
+
+    def features(self, x: Tensor, own_masks: Tensor | None) -> list[Tensor]:
+        """[x², x] of each cell's pixels, and the mask where each image has its own."""
+        if own_masks is not None:
+            return [torch.cat([x.square(), x, own_masks.to(x)], 1)]
+        return [torch.cat([x[:, cell].square(), x[:, cell]], 1) for cell in self.cells]
+
+    def weights(self, chunk: Chunk, dtype: torch.dtype) -> list[Tensor]:
+        """What the features of each cell are multiplied with [n, F]."""
+        quadratic, linear = chunk.quadratic.to(dtype), chunk.linear.to(dtype)
+        if self.own_masks is not None:
+            return [torch.cat([quadratic, linear, chunk.constant.to(dtype)], 1)]
+        return [torch.cat([quadratic[:, cell], linear[:, cell]], 1) for cell in self.cells]
+
+    def offsets(self, terms: Tensor) -> Tensor:
+        """Σ over the observed pixels of terms [n, D] that depend on no image [M, n]."""
+        if self.masks is None:
+            return terms.sum(1)[None]
+        return self.masks.to(terms) @ terms.T
+
+
+def evidence(x: Tensor, observed: Tensor | None = None) -> Evidence:
+    """Images [B, D] under no mask, one mask [D], or a mask each [B, D]."""
+    if observed is not None and observed.ndim == 2:
+        return Evidence(x, None, observed)
+    if observed is None:
+        observed = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
+    return Evidence(x, observed[None])
+
+
+class Pairs(NamedTuple):
+    """Images and components that can matter to each other, the images ascending."""
+
+    images: Tensor  # [P], within the block
+    numbers: Tensor  # [P], within the chunk
+    values: Tensor  # [P] float64, log p_n(x_o)
+
+
+class Scorer:
+    """Log-likelihoods of one chunk of components for blocks of images.
+
+    What depends on the components alone is made once for all blocks.
+    """
+
+    def __init__(self, chunk: Chunk, known: Evidence) -> None:
+        self.chunk, self.known = chunk, known
+        self.weights = known.weights(chunk, torch.float32)
+        self.peaks = known.offsets(chunk.peak)
+        if known.own_masks is None:
+            self.offsets = known.offsets(chunk.constant)
+        else:  # part of the product
+            self.offsets = chunk.constant.new_zeros(1, len(chunk.means))
+        n_terms = sum(weights.shape[1] + 1 for weights in self.weights)
+        self.rounding, self.margins = rounding_bound(chunk, known, n_terms)
+
+    def exact(self, block: Block, mask: int = 0) -> Tensor:
+        """log p_n(x_o) [B, n] of every component, in float64."""
+        features = self.known.features(block.x.double(), block.own_masks)
+        weights = self.known.weights(self.chunk, torch.float64)
+        total = self.offsets[mask].expand(len(block.x), -1)
+        for cell in self.known.members[mask]:
+            total = torch.addmm(total, features[cell], weights[cell].T)
+        return total
+
+    def products(self, block: Block) -> list[Tensor]:
+        """Of each cell, what the images contribute to the scores [B, n], in float32."""
+        return [f @ w.T for f, w in zip(block.features, self.weights, strict=True)]
+
+    def relevant(
+        self,
+        block: Block,
+        products: list[Tensor],
+        mask: int,
+        log_weights: Tensor,
+        floor: Tensor,
+        ends: Sequence[int] = (),
+    ) -> Pairs:
+        """The pairs of an image and a component that can matter under one of the masks.
+
+        A component can matter when, for one of the weight vectors log_weights [S, n], its term
+        comes within `NEGLIGIBLE` nats of the largest one or of `floor` [S, B], the logarithm of
+        the sum so far. Where sums are also taken up to some `ends` within the chunk, ascending,
+        it is compared with the largest one up to the next end.
+        """
+        parts = [products[cell] for cell in self.known.members[mask]]
+        nothing = [block.x.new_zeros(len(block.x), log_weights.shape[1])]
+        scores = reduce(torch.add, parts or nothing)
+        wide, narrow = 1 + self.rounding, 1 - self.rounding
+        lowest = wide * self.offsets[mask] + log_weights - self.margins[mask]
+        highest = narrow * self.offsets[mask] + log_weights + self.margins[mask]
+        bounds = [
+            (low.float(), high.float(), so_far.float())
+            for low, high, so_far in zip(lowest, highest, floor, strict=True)
+        ]
+        alive = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+        for _, high, so_far in bounds:
+            most = torch.add(high, scores, alpha=narrow).amax(1)
+            alive |= most > so_far - NEGLIGIBLE
+        rows = alive.nonzero().squeeze(1)
+        scores = scores[rows]
+        keep = torch.zeros_like(scores, dtype=torch.bool)
+        for low, high, so_far in bounds:
+            least = torch.add(low, scores, alpha=wide)
+            most = torch.add(high, scores, alpha=narrow)
+            so_far = so_far[rows]
+            for part in segments(ends, len(low)):
+                so_far = torch.maximum(least[:, part].amax(1), so_far)
+                keep[:, part] |= most[:, part] > so_far[:, None] - NEGLIGIBLE
+        images, numbers = keep.nonzero(as_tuple=True)
+        images = rows[images]
+        if len(images) > DENSE_SHARE * len(block.x) * keep.shape[1]:
+            return Pairs(images, numbers, self.exact(block, mask)[images, numbers])
+        values = scores.new_empty(len(images), dtype=torch.float64)
+        for pairs in blocks(len(images), GATHERED_PAIRS):
+            values[pairs] = self.of_pairs(block, mask, images[pairs], numbers[pairs])
+        return Pairs(images, numbers, values)
+
+    def of_pairs(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
+        """log p_n(x_o) [P] of pairs, in float64 and from differences x − μ, so that nothing large
+        cancels."""
+        means, quadratic = (
+            part.index_select(0, numbers) for part in (self.chunk.means, self.chunk.quadratic)
+        )
+        x = block.x.index_select(0, images).double()
+        values = x.sub_(means).square_().mul_(quadratic)
+        if block.own_masks is not None:
+            values += self.chunk.peak.index_select(0, numbers)
+            return (values * block.own_masks.index_select(0, images)).sum(1)
+        return values @ self.known.masks[mask].double() + self.peaks[mask, numbers]
+
+
+def rounding_bound(chunk: Chunk, known: Evidence, n_terms: int) -> tuple[float, Tensor]:
+    """(r, m [M, n]) such that the float32 score s̃ of any image differs from s by ≤ m_n − r s̃.
+
+    A sum of F products in any order is off by at most F u Σ|terms|, with the unit roundoff u. With
+    z = (x − μ)/σ and q = μ/σ, the terms of a pixel are −½(z + q)², (z + q) q and the constant
+    −½q² + l, with l = −log σ − ½ log 2π. Their sizes add up to at most 3/2 z² + 5/2 q² and that of
+    the constant, and Σ z² = 2(Σ l − s).
+    """
+    square = -2 * (chunk.constant - chunk.peak)  # q²
+    size = known.offsets(3 * chunk.peak.clamp(min=0) + 2.5 * square + chunk.constant.abs())
+    unit = (n_terms + 4) * FLOAT32_ROUNDING  # 4 for the rounding of the factors and of the sum
+    unit /= 1 - 3 * unit  # for s̃ in place of s in Σ z²
+    return 3 * unit, unit * size
+
+
+def ends_within(chunk: Chunk, sizes: Sequence[int]) -> list[int]:
+    """Where in the chunk the first `size` components end, for those sizes where they do."""
+    return [size - chunk.start for size in sizes if 0 < size - chunk.start <= len(chunk.means)]
+
+
+def segments(ends: Sequence[int], n: int) -> Iterator[slice]:
+    """The slices that the ends within 0 … n cut it into."""
+    start = 0
+    for end in (*ends, n):
+        if end > start:
+            yield slice(start, end)
+            start = end
+
+
+def relevant_pairs(
+    known: Evidence,
+    components: Components,
+    log_weights: Tensor,
+    floor: Tensor,
+    sizes: Sequence[int] = (),
+) -> Iterator[tuple[Chunk, Block, int, Pairs]]:
+    """All pairs that can matter to Σ_n w_n p_n(x_o), by chunk of components, block and mask.
+
+    log_weights: [S, N]; floor: [M, S, B], the logarithm of the sums over the pairs given so far,
+    which the caller keeps; sizes: the n below N for which sums over the first n are taken too.
+    """
+    parts = known.blocks()
+    for chunk in chunks(components, log_weights.shape[1]):
+        scorer, weights = Scorer(chunk, known), log_weights[:, chunk.slice]
+        ends = ends_within(chunk, sizes)
+        for block in parts:
+            products = scorer.products(block)
+            for mask in range(len(known.members)):
+                so_far = floor[mask, :, block.rows]
+                pairs = scorer.relevant(block, products, mask, weights, so_far, ends)
+                yield chunk, block, mask, pairs
+
+
+def log_sum(
+    known: Evidence, components: Components, log_weights: Tensor, sizes: list[int]
+) -> Tensor:
+    """log Σ_{n < size} w_n p_n(x_o) for several masks, weights and sizes, from one pass.
+
+    log_weights: [S, N] float64, not necessarily normalised; sizes: ascending, at most N. Returns
+    [M, S, len(sizes), B] float64, in nats.
+    """
+    shape = (len(known.members), len(log_weights), len(sizes), len(known))
+    result = torch.full(shape, -torch.inf, dtype=torch.float64, device=known.x.device)
+    running = result[:, :, 0].clone()  # [M, S, B]
+    log_weights = log_weights[:, : sizes[-1]]
+    for chunk, block, mask, pairs in relevant_pairs(known, components, log_weights, running, sizes):
+        places = {size - chunk.start: i for i, size in enumerate(sizes)}
+        so_far = running[mask, :, block.rows]
+        for part in segments(ends_within(chunk, sizes), len(chunk.means)):
+            of_part = (pairs.numbers >= part.start) & (pairs.numbers < part.stop)
+            numbers, images = pairs.numbers[of_part], pairs.images[of_part]
+            terms = pairs.values[of_part] + log_weights[:, chunk.start + numbers]  # [S, pairs]
+            so_far = torch.logaddexp(so_far, log_sum_by_image(terms, images, len(block.x)))
+            if part.stop in places:
+                result[mask, :, places[part.stop], block.rows] = so_far
+        running[mask, :, block.rows] = so_far
+    return result
+
+
+def log_sum_by_image(terms: Tensor, images: Tensor, n_images: int) -> Tensor:
+    """log Σ exp [S, B] of the terms [S, pairs] of each of the `images` [pairs]; −inf for none."""
+    index = images.expand_as(terms)
+    largest = terms.new_full((len(terms), n_images), -torch.inf)
+    largest = largest.scatter_reduce(1, index, terms, "amax").clamp(min=LOWEST)
+    sums = torch.zeros_like(largest)
+    sums.scatter_add_(1, index, torch.exp(terms - largest.gather(1, index)))
+    return largest + sums.log()
+
+
+def blocks(n: int, size: int = IMAGE_BLOCK) -> Iterator[slice]:
+    """Slices that cut 0 … n into blocks, one at least."""
+    for start in range(0, max(n, 1), size):
+        yield slice(start, min(start + size, n))
+
+
+def rows_of(observed: Tensor | None, rows: slice) -> Tensor | None:
+    """The masks of a block of images."""
+    return observed if observed is None or observed.ndim == 1 else observed[rows]
