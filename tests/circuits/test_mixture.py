@@ -10,6 +10,7 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from vqdistill.circuits import components, scores
+from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.components import DecodedComponents, StoredComponents
 from vqdistill.circuits.mixture import Mixture, StreamedMixture, uniform_log_weights
 from vqdistill.errors import InputError
@@ -321,6 +322,52 @@ def test_streamed_equals_stored(monkeypatch, masks):
     assert torch.equal(
         stream.prefix_log_prob(x, [2, 20], weights), stored.prefix_log_prob(x, [2, 20], weights)
     )
+
+
+# several masks at once
+
+
+def several_masks(d=D):
+    """Overlapping ones, one that hides nothing, one that hides everything, and one twice."""
+    some = torch.rand(3, d, generator=seeded(7)) < 0.5
+    all_of_them = torch.ones(1, d, dtype=torch.bool)
+    return torch.cat([some, all_of_them, ~all_of_them, some[:1]])
+
+
+@WEIGHTS
+def test_marginals_equal_those_of_each_mask(chunking, share, kind):
+    mixture, x, masks = random_mixture(kind=kind), images(), several_masks()
+    found = mixture.marginals(x, masks)
+    expected = torch.stack([direct(mixture, x, observed) for observed in masks])
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-9)
+    assert torch.equal(found[4], torch.zeros(B, dtype=torch.float64))
+
+
+def test_marginals_are_exact_where_deviations_are_at_their_floor(share):
+    x = mnist_like(6, 3)
+    mixture = Mixture(weights_of("peaked", 60), *near_copies(x, 10, 4))
+    masks = several_masks(784)
+    expected = torch.stack([direct(mixture, x, observed) for observed in masks])
+    bits = (mixture.marginals(x, masks) - expected) / (784 * math.log(2))
+    assert bits.abs().max() < 1e-6
+
+
+@WEIGHTS
+def test_completions_equal_the_queries_one_by_one(chunking, share, kind):
+    mixture, x, masks = random_mixture(kind=kind), images(), several_masks()[[0, 1, 2, 4]]
+    spoiled = torch.where(masks.any(0), x, torch.nan)
+    found = mixture.completions(spoiled, masks, [seeded(m) for m in range(len(masks))])
+    expected = Circuit.completions(mixture, x, masks, [seeded(m) for m in range(len(masks))])
+    torch.testing.assert_close(found.log_prob, expected.log_prob, rtol=1e-11, atol=1e-9)
+    torch.testing.assert_close(found.samples, expected.samples)
+    torch.testing.assert_close(found.means, expected.means)
+    for m, observed in enumerate(masks):
+        assert torch.equal(found.means[m][:, observed], x[:, observed])
+
+
+def test_completions_need_a_generator_for_each_mask():
+    with pytest.raises(ValueError, match="zip"):
+        random_mixture().completions(images(), several_masks(), [seeded()])
 
 
 # conditionals

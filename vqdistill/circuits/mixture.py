@@ -109,8 +109,8 @@ class StreamedMixture(Circuit):
         leaf_means: bool = False,
     ) -> Completions:
         masks = self.checked_masks(x, masks)
-        draws = [ComponentDraw(x, generator) for generator in generators]
-        means = [RunningMean(x) for _ in generators]
+        draws = [ComponentDraw(x, one) for one, _ in zip(generators, masks, strict=True)]
+        means = [RunningMean(x) for _ in masks]
         log_prob = x.new_empty(len(masks), len(x), dtype=torch.float64)
         known = Evidence(x, masks)
         for part in self.posterior(known):
