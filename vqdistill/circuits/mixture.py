@@ -62,6 +62,13 @@ class StreamedMixture(Circuit):
         sums = log_sum(known, self.components, self.log_weights[None], [self.n_components])
         return _zero_where_nothing_observed(sums[:, 0, 0], known)
 
+    def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
+        observed = self.checked(x, observed)
+        if observed.ndim == 2:
+            return super().conditional_log_prob(x, observed)
+        joint, marginal = self.marginals(x, torch.stack([torch.ones_like(observed), observed]))
+        return joint - marginal
+
     def prefix_log_prob(
         self, x: Tensor, sizes: list[int], log_weights: Tensor, observed: Tensor | None = None
     ) -> Tensor:

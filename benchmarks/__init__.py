@@ -1,0 +1,1 @@
+"""Benchmarks; `uv run pytest benchmarks` runs them."""

@@ -1,0 +1,70 @@
+"""Timings of vqdistill beside those of what a user would pick instead, all in one run.
+
+Each test times one implementation of one task at one size. At the end of the run, the timings of a
+task go to results/benchmarks/<task>.csv, and docs/performance.md is written anew from all of them.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import report
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "benchmarks"
+THREADS = len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def threads():
+    """All cores for everybody."""
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture
+def timed(benchmark):
+    """Time a function: timed(function, task, implementation, size) gives what it returns.
+
+    variant: of several ways to run an implementation, the fastest counts. share: the part of the
+    task's work that is done; times are divided by it.
+    """
+
+    def run(
+        function: Callable,
+        task: str,
+        implementation: str,
+        size: int,
+        variant: str = "",
+        share: float = 1.0,
+        rounds: int = 3,
+    ):
+        keys = {"task": task, "implementation": implementation, "size": size}
+        benchmark.extra_info.update(keys, variant=variant, share=share)
+        return benchmark.pedantic(function, rounds=rounds, warmup_rounds=1)
+
+    return run
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the tables and the page, if all benchmarks passed."""
+    finished = session.config._benchmarksession.benchmarks
+    rows = [
+        one.extra_info
+        | {
+            "threads": THREADS,
+            "seconds": one.stats.min / one.extra_info.get("share", 1.0),
+            "rounds": one.stats.rounds,
+        }
+        for one in finished
+        if "task" in one.extra_info
+    ]
+    if session.exitstatus or not rows:
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for task, table in pd.DataFrame(rows).groupby("task"):
+        table.round({"seconds": 6}).to_csv(RESULTS / f"{task}.csv", index=False)
+    report.write(RESULTS, ROOT / "docs")

@@ -1,0 +1,85 @@
+"""What is benchmarked: mixtures like decoded digits, trained models, images of 28×28 pixels."""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from vqdistill.circuits.mixture import Mixture
+from vqdistill.data import Batches, CodeBatches
+from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
+from vqdistill.models.vqvae import VQVAE, VQVAESettings
+from vqdistill.training import GradientLearner
+
+LEVELS = 256
+D = 784
+BATCH = 128
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@functools.cache
+def grey_images() -> Tensor:
+    """scikit-learn's 1,797 digits at the size and the grey levels of MNIST, uint8 [n, 784]."""
+    digits = torch.from_numpy(load_digits().images).float()[:, None] / 16
+    large = F.interpolate(digits, size=(28, 28), mode="bicubic").clamp(0, 1)
+    sharp = ((large - 0.3) / 0.5).clamp(0, 1)  # black paper, as in MNIST
+    return (255 * sharp).round().to(torch.uint8).flatten(1)
+
+
+def images(n: int, seed: int = 0) -> Tensor:
+    """n of them with dequantisation noise, float32 [n, 784]."""
+    g = seeded(seed)
+    index = torch.randint(len(grey_images()), (n,), generator=g)
+    return (grey_images()[index] + torch.rand(n, D, generator=g)) / LEVELS
+
+
+@functools.cache
+def mixture(n: int) -> Mixture:
+    """n digits as components: σ = 1e-3 on their paper, and up to 0.3 on their strokes."""
+    g = seeded(n)
+    index = torch.randint(len(grey_images()), (n,), generator=g)
+    ink = grey_images()[index].float() / LEVELS
+    means = (ink + 0.002 + 0.02 * torch.randn(n, D, generator=g) * (ink > 0)).clamp(0, 1)
+    stds = 1e-3 + (0.05 + 0.25 * torch.rand(n, D, generator=g)) * (F.avg_pool2d(
+        ink.unflatten(1, (28, 28)), 3, 1, 1
+    ).flatten(1) > 0)
+    weights = torch.randn(n, generator=g, dtype=torch.float64).log_softmax(0)
+    return Mixture(weights, means, stds.log())
+
+
+def half_masks() -> Tensor:
+    """Observed pixels [D]: the right half."""
+    return (torch.arange(D) % 28) >= 14
+
+
+def bits_per_dimension(nats: Tensor) -> Tensor:
+    return nats / (D * math.log(2))
+
+
+@functools.cache
+def trained(grid: tuple[int, int], codebook_size: int) -> tuple[VQVAE, PixelCNN]:
+    """A VQ-VAE and its prior at the laptop preset's size, trained for some seconds."""
+    torch.manual_seed(0)
+    channels = {(2, 2): (8, 16, 32, 64), (4, 4): (16, 32, 64)}[grid]
+    settings = VQVAESettings(grid, codebook_size, channels, initialisation="kmeans")
+    vqvae, noise = VQVAE((28, 28), settings), seeded()
+    vqvae.before_training(images(2000), noise)
+    batches = Batches(grey_images(), LEVELS, BATCH)
+    fit(vqvae, batches, 20)
+    codes = vqvae.encode(images(4000))
+    prior = PixelCNN(codebook_size, grid, 10, PixelCNNSettings(32, 4, 128))
+    fit(prior, CodeBatches(codes, torch.arange(4000) % 10, BATCH), 10)
+    return vqvae, prior
+
+
+def fit(model: torch.nn.Module, batches, n_epochs: int) -> None:
+    learner = GradientLearner(model, batches, None, seeded(), 2e-3, 0.0)
+    for _ in range(n_epochs):
+        learner.train_epoch(lambda loss: None)
+    model.eval().requires_grad_(False)

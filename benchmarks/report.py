@@ -1,0 +1,167 @@
+"""docs/performance.md and its plots, from the tables that the benchmarks write."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vqdistill.files import replacing
+from vqdistill.reporting.figures.saving import save
+from vqdistill.reporting.style import COLUMN_WIDTH, FREE_COLOURS, RC
+
+
+class Goal(NamedTuple):
+    """How many times faster than a peer vqdistill must be, at one size of a task."""
+
+    task: str
+    size: int
+    peer: str
+    times: float
+
+
+GOALS = [
+    Goal("mixture", 4096, "broadcast", 40),
+    Goal("mixture", 4096, "torch.distributions", 200),
+    Goal("mixture", 4096, "scikit-learn", 3),
+    Goal("mixture", 4096, "matrix product", 0.5),
+    Goal("conditional", 4096, "broadcast", 30),
+    Goal("exact", 32, "naive", 30),
+    Goal("DMBS", 1024, "full passes", 8),
+    Goal("DMRS", 1024, "full passes", 8),
+    Goal("CM density", 4096, "broadcast", 5),
+    Goal("CM step", 4096, "broadcast", 1),
+    Goal("EiNet", 4, "einsum and autograd", 4),
+    Goal("EiNet", 10, "einsum and autograd", 4),
+    Goal("EiNet", 20, "einsum and autograd", 4),
+    Goal("VQ-VAE 2x2", 256, "plain loop", 2),
+    Goal("VQ-VAE 4x4", 256, "plain loop", 2),
+    Goal("prior 2x2", 256, "plain loop", 2),
+    Goal("prior 4x4", 256, "plain loop", 2),
+]
+TASKS = {
+    "mixture": (
+        "Log-likelihood of a mixture",
+        "2,000 images of 784 pixels, components with σ down to 1e-3, against the number of"
+        " components. Peers: (x − μ)²/σ² by broadcasting in chunks,"
+        " `torch.distributions.MixtureSameFamily`, scikit-learn's `GaussianMixture.score_samples`,"
+        " and a float32 matrix product of the same size, which is what the machine can do at best."
+        " All agree with a direct evaluation in float64, vqdistill to 1e-6 bits per dimension.",
+        "components N",
+    ),
+    "conditional": (
+        "Conditional log-likelihood",
+        "log p(x_u | x_o) of the same mixtures with one half hidden, joint and marginal from one"
+        " pass.",
+        "components N",
+    ),
+    "exact": (
+        "ExM",
+        "1,000 images under the mixture over all K⁴ latents of a 2×2 grid, from the prior to the"
+        " sum. The naive way evaluates the prior once a latent and class and broadcasts the"
+        " density; it was timed on 512 latents.",
+        "codebook size K",
+    ),
+    "DMBS": (
+        "DMBS",
+        "Beams of all classes with a prior of the paper's size (10 layers of 512 channels, K ="
+        " 4096, grid 4×4). The peer runs the whole PixelCNN for each position; it was timed on"
+        " one class.",
+        "components N",
+    ),
+    "DMRS": (
+        "DMRS",
+        "Ancestral samples from the same prior. The peer was timed on 64 samples.",
+        "components N",
+    ),
+    "CM density": (
+        "Density of a continuous mixture",
+        "log p(x) of 128 images and its gradient for all means and deviations.",
+        "integration points",
+    ),
+    "CM step": (
+        "Training step of a continuous mixture",
+        "The whole step with the paper's decoder, forward and backward. vqdistill computes the"
+        " activations of a chunk again for its gradient, so that its memory doesn't grow with the"
+        " points; the peer stores them.",
+        "integration points",
+    ),
+    "EiNet": (
+        "E-step of an EiNet",
+        "128 images of 28×28 pixels, pieces of 4×4, expected counts of all parameters. The peer"
+        " evaluates the same circuit in log-space with one einsum a layer and takes the counts"
+        " from autograd.",
+        "units K",
+    ),
+}
+
+
+def write(results: Path, docs: Path) -> None:
+    """Write the page and its plots from all tables in `results`."""
+    tables = {path.stem: pd.read_csv(path) for path in sorted(results.glob("*.csv"))}
+    parts = [
+        "# How fast it is\n",
+        "Written by `uv run pytest benchmarks` from `results/benchmarks/*.csv`. All times of a"
+        " task are from one run on one machine, with the same number of threads for all, the"
+        " least of several rounds, and for peers the fastest of several chunk sizes. Slow peers"
+        " were timed on a part of the work and scaled, as the tables say (`share`).\n",
+        _goals(tables),
+        _memory(tables),
+    ]
+    for task, (title, text, size) in TASKS.items():
+        if task in tables:
+            name = task.lower().replace(" ", "-")
+            save(_plot(tables[task], size), docs / "performance" / name)
+            parts.append(f"## {title}\n\n{text}\n\n![{title}](performance/{name}.png)\n")
+    with replacing(docs / "performance.md") as page:
+        page.write_text("\n".join(parts), encoding="utf-8")
+
+
+def fastest(table: pd.DataFrame) -> pd.DataFrame:
+    """Seconds by implementation and size, of the fastest variant."""
+    return table.pivot_table("seconds", "size", "implementation", aggfunc="min")
+
+
+def _goals(tables: dict[str, pd.DataFrame]) -> str:
+    rows = ["| task | size | instead | takes | vqdistill | ratio | goal |", "|---" * 7 + "|"]
+    for goal in GOALS:
+        if goal.task not in tables or goal.size not in tables[goal.task]["size"].values:
+            continue
+        seconds = fastest(tables[goal.task]).loc[goal.size]
+        ratio = seconds[goal.peer] / seconds["vqdistill"]
+        verdict = "reached" if ratio >= goal.times else "**missed**"
+        rows.append(
+            f"| {goal.task} | {goal.size} | {goal.peer} | {seconds[goal.peer]:.3g} s |"
+            f" {seconds['vqdistill']:.3g} s | {ratio:.2g} | {goal.times:g}: {verdict} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _memory(tables: dict[str, pd.DataFrame]) -> str:
+    rows = [
+        f"- {task}, size {row.size}: {row.bytes / 1e9:.2f} GB"
+        for task, table in tables.items()
+        if "bytes" in table
+        for row in table.dropna(subset="bytes").itertuples()
+    ]
+    return "\n".join(["Peak memory of a process:\n", *rows, ""]) if rows else ""
+
+
+@mpl.rc_context(RC)
+def _plot(table: pd.DataFrame, size: str) -> Figure:
+    figure = Figure(figsize=(COLUMN_WIDTH, 2.4), layout="constrained")
+    axes = figure.subplots()
+    seconds = fastest(table)
+    peers = [name for name in seconds.columns if name != "vqdistill"]
+    axes.plot(seconds["vqdistill"].dropna(), "o-", color="black", label="vqdistill")
+    for peer, colour, marker in zip(peers, FREE_COLOURS, "s^Dv", strict=False):
+        axes.plot(seconds[peer].dropna(), f"{marker}--", color=colour, label=peer)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel(size)
+    axes.set_ylabel("time (s)")
+    axes.set_xticks(seconds.index, [f"{n:,}" for n in seconds.index])
+    axes.minorticks_off()
+    axes.legend()
+    return figure

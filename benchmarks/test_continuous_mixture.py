@@ -1,0 +1,92 @@
+"""A training step of the continuous mixture: 128 images, the paper's decoder."""
+
+import functools
+import math
+
+import pytest
+import torch
+
+from benchmarks.problems import images, seeded
+from vqdistill.models.continuous_mixture import ContinuousMixture, Settings, normal_points
+
+N_IMAGES = 128
+SIZES = [1024, 4096, 16384]  # integration points
+ROWS = {"all images": 128, "16 images": 16}
+
+
+@functools.cache
+def leaves(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and log standard deviations [P, D] of a decoder with random weights."""
+    with torch.no_grad():
+        model = decoder(size).eval()
+        return model.decode(normal_points(size, 16, seeded()).float())
+
+
+def decoder(size: int) -> ContinuousMixture:
+    torch.manual_seed(0)
+    return ContinuousMixture((28, 28), Settings(points=size))
+
+
+def expanded(x, means, log_stds):
+    """log p(x) by vqdistill's product of [x², x] with the precision-weighted means."""
+    precisions = torch.exp(-2 * log_stds)
+    linear = means * precisions
+    constants = -(0.5 * means * linear + log_stds).sum(1) - 0.5 * 784 * math.log(2 * math.pi)
+    weights = torch.cat([-0.5 * precisions, linear], 1)
+    features = torch.cat([x.square(), x], 1)
+    return torch.addmm(constants, features, weights.T).logsumexp(1)
+
+
+def broadcast(x, means, log_stds):
+    """log p(x) from (x − μ)²/σ², whose terms are kept for the gradient."""
+    terms = -0.5 * ((x[:, None] - means) / log_stds.exp()).square() - log_stds
+    return (terms - 0.5 * math.log(2 * math.pi)).sum(2).logsumexp(1)
+
+
+def density_step(density, x, size, rows):
+    """Forward and backward through the density alone."""
+    means, log_stds = (part.clone().requires_grad_() for part in leaves(size))
+    for part in x.split(rows):
+        density(part, means, log_stds).sum().backward()
+    return means.grad, log_stds.grad
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_density_of_vqdistill(timed, size):
+    x = images(N_IMAGES)
+    timed(lambda: density_step(expanded, x, size, N_IMAGES), "CM density", "vqdistill", size)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("size", SIZES[:2])
+def test_density_by_broadcast(timed, size, rows):
+    x = images(N_IMAGES)
+    found = timed(
+        lambda: density_step(broadcast, x, size, ROWS[rows]), "CM density", "broadcast", size,
+        rows, rounds=1,
+    )  # fmt: skip
+    for one, other in zip(found, density_step(expanded, x, size, N_IMAGES), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_step_of_vqdistill(timed, size):
+    model, x = decoder(size), images(N_IMAGES)
+
+    def step():
+        loss, _ = model.loss(x, seeded())
+        loss.backward()
+
+    timed(step, "CM step", "vqdistill", size, rounds=1)
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+def test_step_with_stored_activations(timed, size):
+    model, x = decoder(size), images(N_IMAGES)
+
+    def step():
+        means, log_stds = model.decode(normal_points(size, 16, seeded()).float())
+        loss = sum(broadcast(part, means, log_stds).sum() for part in x.split(16))
+        loss.backward()
+
+    timed(step, "CM step", "broadcast", size, rounds=1)

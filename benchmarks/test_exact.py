@@ -1,0 +1,77 @@
+"""ExM: log p(x) of 1,000 images under a mixture over all K⁴ latents of a 2×2 grid."""
+
+import math
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.problems import images, trained
+from benchmarks.test_mixture import broadcast
+from vqdistill.circuits.mixture import Mixture
+from vqdistill.distillation.enumeration import codes_of
+from vqdistill.distillation.exm import log_prior_of_all
+from vqdistill.loading import exact_mixture
+
+N_IMAGES = 1000
+SIZES = [8, 16, 32]
+SLICE = 512  # latents that the naive way is timed on
+MORE_MEMORY = 1.3  # at K = 32 than at K = 16, at most: the log-weights of all latents are held
+
+
+def exact(size: int) -> torch.Tensor:
+    """From the prior and the decoder to log p(x) [n]."""
+    vqvae, prior = trained((2, 2), size)
+    return exact_mixture(vqvae, log_prior_of_all(prior)).log_prob(images(N_IMAGES))
+
+
+def naive(size: int) -> torch.Tensor:
+    """The first latents alone, one evaluation of the prior a latent and class."""
+    vqvae, prior = trained((2, 2), size)
+    log_prior = []
+    for index in range(SLICE):
+        codes = codes_of(torch.tensor([index]), size, (2, 2))
+        by_class = [prior.log_prob(codes, torch.tensor([c])) for c in range(10)]
+        log_prior.append(torch.cat(by_class).logsumexp(0) - math.log(10))
+    log_prior = torch.stack(log_prior)
+    means, log_stds = vqvae.decode(codes_of(torch.arange(SLICE), size, (2, 2)))
+    part = Mixture(log_prior.log_softmax(0), means, log_stds)
+    found = broadcast(images(N_IMAGES), part, None, 8, 64)[0]
+    return found + log_prior.logsumexp(0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_vqdistill(timed, size):
+    trained((2, 2), size)
+    found = timed(lambda: exact(size), "exact", "vqdistill", size, rounds=1)
+    assert found.isfinite().all()
+    assert (naive(size) <= found + 1e-2).all()  # a part of the sum, in float32
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_naive(timed, size):
+    trained((2, 2), size)
+    timed(lambda: naive(size), "exact", "naive", size, share=SLICE / size**4, rounds=1)
+
+
+def peak_memory(size: int) -> int:
+    """Of a process that evaluates the exact model, in bytes."""
+    code = f"from benchmarks.test_exact import report_memory; report_memory({size})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def report_memory(size: int) -> None:
+    exact(size)
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def test_memory_does_not_grow_with_the_latents(benchmark):
+    small = peak_memory(16)
+    large = benchmark.pedantic(lambda: peak_memory(32), rounds=1)
+    benchmark.extra_info.update(
+        task="exact memory", implementation="vqdistill", size=32, bytes=large, bytes_at_16=small
+    )
+    assert large < MORE_MEMORY * small
