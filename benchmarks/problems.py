@@ -46,9 +46,9 @@ def mixture(n: int) -> Mixture:
     index = torch.randint(len(grey_images()), (n,), generator=g)
     ink = grey_images()[index].float() / LEVELS
     means = (ink + 0.002 + 0.02 * torch.randn(n, D, generator=g) * (ink > 0)).clamp(0, 1)
-    stds = 1e-3 + (0.05 + 0.25 * torch.rand(n, D, generator=g)) * (F.avg_pool2d(
-        ink.unflatten(1, (28, 28)), 3, 1, 1
-    ).flatten(1) > 0)
+    stds = 1e-3 + (0.05 + 0.25 * torch.rand(n, D, generator=g)) * (
+        F.avg_pool2d(ink.unflatten(1, (28, 28)), 3, 1, 1).flatten(1) > 0
+    )
     weights = torch.randn(n, generator=g, dtype=torch.float64).log_softmax(0)
     return Mixture(weights, means, stds.log())
 

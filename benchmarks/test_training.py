@@ -79,9 +79,7 @@ def test_vqvae(timed, grid):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_vqvae_in_a_plain_loop(timed, grid):
     model = vqvae(grid)
-    timed(
-        lambda: plain_loop(model, ((x,) for x, _ in loader())), f"VQ-VAE {grid}", "plain loop", K
-    )
+    timed(lambda: plain_loop(model, ((x,) for x, _ in loader())), f"VQ-VAE {grid}", "plain loop", K)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

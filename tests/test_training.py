@@ -1,5 +1,6 @@
 """Early stopping, the best epoch, and a resume that is exact to the bit."""
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from vqdistill.data import Batches
 from vqdistill.errors import TrainingError
 from vqdistill.files import read_tensors
-from vqdistill.training import GradientLearner, Stopping, best_epoch, fit, in_batches
+from vqdistill.training import Adam, GradientLearner, Stopping, best_epoch, fit, in_batches
 
 
 class Scripted:
@@ -273,3 +274,23 @@ def test_adam_is_the_one_with_l2_decay():
     m = (0.1 * 0.9 * 1.0 + 0.1 * 0.9375) / (1 - 0.9**2)
     v = (0.001 * 0.999 + 0.001 * 0.9375**2) / (1 - 0.999**2)
     assert model.w.item() == pytest.approx(1.875 - 0.125 * m / math.sqrt(v), abs=1e-5)
+
+
+# Adam
+
+
+def test_adam_takes_the_steps_of_torch():
+    """To the bit, with weight decay, and for parameters that have no gradient at times."""
+    torch.manual_seed(0)
+    ours = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
+    theirs = copy.deepcopy(ours)
+    adam = Adam(ours, 1e-2, 1e-1)
+    reference = torch.optim.Adam(theirs.parameters(), lr=1e-2, weight_decay=1e-1, fused=True)
+    for step in range(20):
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            one.grad = None if step % 3 == 0 and one.ndim == 1 else torch.randn_like(one)
+            other.grad = None if one.grad is None else one.grad.clone()
+        adam.step()
+        reference.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)

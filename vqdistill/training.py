@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from tqdm import tqdm
 
 from vqdistill.errors import InputError, TrainingError
@@ -183,15 +184,13 @@ class GradientLearner:
     ) -> None:
         self.model, self.generator = model, generator
         self.batches, self.validation_batches = batches, validation_batches
-        self.optimiser = torch.optim.Adam(
-            model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True
-        )
+        self.optimiser = Adam(model, learning_rate, weight_decay)
 
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         self.model.train()
         means = _Means()
         for batch in map(_as_tuple, self.batches(self.generator)):
-            self.optimiser.zero_grad(set_to_none=True)
+            self.model.zero_grad()
             loss, parts = self.model.loss(*batch, generator=self.generator)
             loss.backward()
             self.optimiser.step()
@@ -212,26 +211,68 @@ class GradientLearner:
 
     def state(self) -> dict[str, Tensor]:
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for number, slots in self.optimiser.state_dict()["state"].items():
-            state |= {f"adam/{number}/{slot}": tensor for slot, tensor in slots.items()}
+        state |= {f"adam/{name}": tensor for name, tensor in self.optimiser.state().items()}
         return state | {"generator": self.generator.get_state()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        weights, slots = {}, {}
+        parts = {"model": {}, "adam": {}, "generator": {}}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
-            if kind == "model":
-                weights[rest] = tensor
-            elif kind == "adam":
-                number, slot = rest.split("/")
-                slots.setdefault(int(number), {})[slot] = tensor
-        self.model.load_state_dict(weights)
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": slots, "param_groups": groups})
+            parts[kind][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.optimiser.load_state(parts["adam"])
         self.generator.set_state(tensors["generator"])
 
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) with L2 weight decay: torch's fused kernel, its state by name.
+
+    torch.optim.Adam would give the same numbers, but its class imports torch's compiler, which
+    takes longer than many a training here.
+    """
+
+    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.parameters = dict(model.named_parameters())
+        self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.steps = {
+            name: p.new_zeros((), dtype=torch.float32) for name, p in self.parameters.items()
+        }
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters that have a gradient."""
+        names = [name for name, p in self.parameters.items() if p.grad is not None]
+        adam(
+            [self.parameters[name] for name in names],
+            [self.parameters[name].grad for name in names],
+            [self.means[name] for name in names],
+            [self.squares[name] for name in names],
+            [],
+            [self.steps[name] for name in names],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        slots = {"mean": self.means, "square": self.squares, "step": self.steps}
+        return {
+            f"{slot}/{name}": tensor for slot, of in slots.items() for name, tensor in of.items()
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in self.state().items():
+            tensor.copy_(tensors[name])
 
 
 def _as_tuple(batch: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

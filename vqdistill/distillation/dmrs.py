@@ -145,10 +145,10 @@ def stochastic_beam(prior, width: int, generator: torch.Generator) -> tuple[Tens
         keep = torch.zeros(len(perturbed), dtype=torch.bool, device=device)
         keep[perturbed.topk(min(width, len(perturbed))).indices] = True
         kept = keep.split([len(child[0]) for child in children])
-        groups = [
+        groups = [  # what the prior keeps of a group is freed once its children have theirs
             longer
-            for (prefixes, _, _), child, keep in zip(groups, children, kept, strict=True)
-            for longer in extend(prior, prefixes, *(part[keep] for part in child))
+            for child, keep in zip(children, kept, strict=True)
+            for longer in extend(prior, groups.pop(0)[0], *(part[keep] for part in child))
         ]
     codes = torch.cat([prefixes.codes for prefixes, _, _ in groups])
     classes = torch.cat([prefixes.classes for prefixes, _, _ in groups])
