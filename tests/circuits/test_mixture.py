@@ -78,10 +78,11 @@ def chunking(request, monkeypatch):
         monkeypatch.setattr(scores, "IMAGE_BLOCK", 5)
         monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
         monkeypatch.setattr(scores, "GATHERED_PAIRS", 3)
+        monkeypatch.setattr(scores, "CELL", 5)
     return request.param
 
 
-@pytest.fixture(params=[0.0, 1.0, 0.1], ids=["dense", "gathered", "default"])
+@pytest.fixture(params=[0.0, 1.0, scores.DENSE_SHARE], ids=["dense", "gathered", "default"])
 def share(request, monkeypatch):
     """Both ways of evaluating the components that matter."""
     monkeypatch.setattr(scores, "DENSE_SHARE", request.param)
@@ -155,8 +156,7 @@ def test_exact_where_float32_alone_is_wrong():
     (chunk,) = components.chunks(mixture.components, 400)
     known = scores.evidence(x)
     (block,), scorer = known.blocks(), scores.Scorer(chunk, known)
-    (products,) = scorer.products(block)
-    rough = products.double() + scorer.offsets
+    rough = sum(scorer.products(block)).double() + scorer.offsets
     exact = leaves(mixture, x).sum(-1)
     assert (rough - exact).abs().max() > 1.0
     torch.testing.assert_close(scorer.exact(block), exact, rtol=0, atol=1e-4)

@@ -9,12 +9,11 @@ expands into one matrix product of [x², x] with [−1/2σ², μ/σ²]. In float
 product only screens: with a bound on its rounding error, it tells which components can matter to
 Σ_n w_n p_n(x) at all. Those few are evaluated again in float64, the others count as zero.
 
-Under several masks, the pixels fall into cells, each observed under the same masks. The product of
-a cell is computed once and added to the scores of all masks that it belongs to.
+Pixels are taken in cells, each observed under the same masks, of several that are asked at once. The
+product of a cell is computed once and added to the scores of all masks that it belongs to.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -23,9 +22,10 @@ from torch import Tensor
 from vqdistill.circuits.components import Chunk, Components, chunks
 
 IMAGE_BLOCK = 512
+CELL = 112  # pixels of a product: the fewer, the tighter the bound on its rounding error
 GATHERED_PAIRS = 256  # whose pixels fit in a core's cache
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
-DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
+DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
 FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
 
@@ -47,20 +47,19 @@ class Evidence:
     """
 
     def __init__(self, x: Tensor, masks: Tensor | None, own_masks: Tensor | None = None) -> None:
-        if masks is None:
-            self.cells, self.members = [torch.arange(x.shape[1], device=x.device)], [[0]]
-            known = own_masks
-        else:
-            patterns, index = masks.unique(dim=1, return_inverse=True)
-            patterns = patterns.T.tolist()  # under which masks the pixels of a cell are observed
-            observed = [c for c, pattern in enumerate(patterns) if any(pattern)]
-            self.cells = [(index == c).nonzero().squeeze(1) for c in observed]
-            self.members = [
-                [i for i, c in enumerate(observed) if patterns[c][m]] for m in range(len(masks))
-            ]
-            known = masks.any(0)
         self.masks, self.own_masks = masks, own_masks
-        self.x = torch.where(known, x, 0.0)
+        if masks is None:
+            masks = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
+        patterns, index = masks.unique(dim=1, return_inverse=True)
+        self.cells: list[Tensor] = []
+        self.members: list[list[int]] = [[] for _ in masks]
+        for number, pattern in enumerate(patterns.T.tolist()):
+            for cell in (index == number).nonzero().squeeze(1).split(CELL) if any(pattern) else ():
+                for mask, observed in enumerate(pattern):
+                    if observed:
+                        self.members[mask].append(len(self.cells))
+                self.cells.append(cell)
+        self.x = torch.where(masks.any(0) if own_masks is None else own_masks, x, 0.0)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -75,16 +74,18 @@ class Evidence:
 
     def features(self, x: Tensor, own_masks: Tensor | None) -> list[Tensor]:
         """[x², x] of each cell's pixels, and the mask where each image has its own."""
-        if own_masks is not None:
-            return [torch.cat([x.square(), x, own_masks.to(x)], 1)]
-        return [torch.cat([x[:, cell].square(), x[:, cell]], 1) for cell in self.cells]
+        parts = [x.square(), x] if own_masks is None else [x.square(), x, own_masks.to(x)]
+        return self._by_cell(parts)
 
     def weights(self, chunk: Chunk, dtype: torch.dtype) -> list[Tensor]:
         """What the features of each cell are multiplied with [n, F]."""
-        quadratic, linear = chunk.quadratic.to(dtype), chunk.linear.to(dtype)
+        parts = [chunk.quadratic, chunk.linear]
         if self.own_masks is not None:
-            return [torch.cat([quadratic, linear, chunk.constant.to(dtype)], 1)]
-        return [torch.cat([quadratic[:, cell], linear[:, cell]], 1) for cell in self.cells]
+            parts.append(chunk.constant)
+        return self._by_cell([part.to(dtype) for part in parts])
+
+    def _by_cell(self, parts: list[Tensor]) -> list[Tensor]:
+        return [torch.cat([part[:, cell] for part in parts], 1) for cell in self.cells]
 
     def offsets(self, terms: Tensor) -> Tensor:
         """Σ over the observed pixels of terms [n, D] that depend on no image [M, n]."""
@@ -124,7 +125,7 @@ class Scorer:
             self.offsets = known.offsets(chunk.constant)
         else:  # part of the product
             self.offsets = chunk.constant.new_zeros(1, len(chunk.means))
-        n_terms = sum(weights.shape[1] + 1 for weights in self.weights)
+        n_terms = max((w.shape[1] for w in self.weights), default=0) + len(self.weights)
         self.rounding, self.margins = rounding_bound(chunk, known, n_terms)
 
     def exact(self, block: Block, mask: int = 0) -> Tensor:
@@ -156,9 +157,9 @@ class Scorer:
         the sum so far. Where sums are also taken up to some `ends` within the chunk, ascending,
         it is compared with the largest one up to the next end.
         """
-        parts = [products[cell] for cell in self.known.members[mask]]
-        nothing = [block.x.new_zeros(len(block.x), log_weights.shape[1])]
-        scores = reduce(torch.add, parts or nothing)
+        scores = block.x.new_zeros(len(block.x), log_weights.shape[1])
+        for cell in self.known.members[mask]:
+            scores += products[cell]
         wide, narrow = 1 + self.rounding, 1 - self.rounding
         lowest = wide * self.offsets[mask] + log_weights - self.margins[mask]
         highest = narrow * self.offsets[mask] + log_weights + self.margins[mask]
@@ -206,7 +207,8 @@ class Scorer:
 def rounding_bound(chunk: Chunk, known: Evidence, n_terms: int) -> tuple[float, Tensor]:
     """(r, m [M, n]) such that the float32 score s̃ of any image differs from s by ≤ m_n − r s̃.
 
-    A sum of F products in any order is off by at most F u Σ|terms|, with the unit roundoff u. With
+    A sum in which no term passes through more than F additions and products is off by at most
+    F u Σ|terms|, with the unit roundoff u. With
     z = (x − μ)/σ and q = μ/σ, the terms of a pixel are −½(z + q)², (z + q) q and the constant
     −½q² + l, with l = −log σ − ½ log 2π. Their sizes add up to at most 3/2 z² + 5/2 q² and that of
     the constant, and Σ z² = 2(Σ l − s).
