@@ -43,7 +43,7 @@ def minimal():
         "seeds": [0, 7],
         "data": {},
         "training": training,
-        "vqvae": {"channels": {"2x2": [4, 6]}},
+        "vqvae": {"channels": {"2x2": [4, 5, 6, 6]}},
         "prior": {},
         "teachers": [{"grid": "2x2", "codebook_sizes": [3, 5], "methods": ["exm", "dmrs"]}],
         "n_components": [1, 4],
@@ -256,7 +256,7 @@ def test_sources_models_and_methods(tiny):
 def test_settings_of_the_teacher(tiny):
     tiny["vqvae"]["training"] = {"max_epochs": 1}
     vqvae = experiment.vqvae_settings(tiny, "2x2-K5")
-    assert (vqvae["grid"], vqvae["codebook_size"], vqvae["channels"]) == ("2x2", 5, [4, 6])
+    assert (vqvae["grid"], vqvae["codebook_size"], vqvae["channels"]) == ("2x2", 5, [4, 5, 6, 6])
     assert vqvae["training"] == tiny["training"] | {"max_epochs": 1}
     prior = experiment.prior_settings(tiny, "2x2-K5")
     assert (prior["width"], prior["codebook_size"]) == (6, 5)  # as wide as the latents
