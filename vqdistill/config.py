@@ -16,6 +16,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from vqdistill.distillation import MAX_EXACT_LATENTS, method_names
 from vqdistill.errors import InputError
+from vqdistill.files import read_yaml
 from vqdistill.models.grids import check_channels, encoder_layers
 from vqdistill.models.settings import baseline_module, build_baseline, parse_grid
 
@@ -34,7 +35,7 @@ Validator = validators.extend(
 
 def read_schema(path: str | Path) -> dict[str, Any]:
     """The JSON schema of configurations."""
-    return yaml.safe_load(Path(path).read_text())
+    return read_yaml(path)
 
 
 def checked(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
