@@ -49,10 +49,10 @@ BAD = {  # images, mask, and what is said of them
     "an image without a batch": (torch.rand(D), MASK, f"expects [B, {D}]"),
     "images with sides": (torch.rand(2, 2, 2), MASK, f"expects [B, {D}]"),
     "grey levels": (torch.full((2, D), 7, dtype=torch.uint8), MASK, "torch.uint8"),
-    "grey levels as floats": (with_pixel(255.0), MASK, "values from 0.5 to 255"),
-    "a pixel far below": (with_pixel(-100.0), MASK, "values from -100 to"),
-    "a pixel that is no number": (with_pixel(math.nan), MASK, "values from nan"),
-    "an infinite pixel": (with_pixel(math.inf), MASK, "to inf"),
+    "grey levels as floats": (with_pixel(255.0), MASK, "pixel of 255: expected numbers in [0, 1)"),
+    "a pixel far below": (with_pixel(-100.0), MASK, "pixel of -100"),
+    "a pixel that is no number": (with_pixel(math.nan), MASK, "pixel of nan"),
+    "an infinite pixel": (with_pixel(math.inf), MASK, "pixel of inf"),
     "a mask of another size": (X, torch.ones(D + 1, dtype=torch.bool), "mask of shape (5,)"),
     "a mask for other images": (X, torch.ones(3, D, dtype=torch.bool), "mask of shape (3, 4)"),
     "a mask of numbers": (X, torch.ones(D), "torch.float32"),
@@ -79,20 +79,17 @@ def test_conditional_queries_need_a_mask(circuit, query):
         QUERIES[query](CIRCUITS[circuit](), X, None)
 
 
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("query", [query for query in QUERIES if query != "conditional_log_prob"])
 @pytest.mark.parametrize("circuit", CIRCUITS)
 def test_hidden_pixels_may_hold_anything(circuit, query):
-    """Their values are ignored, whatever they are; the joint alone needs them all."""
-    if query == "conditional_log_prob":
-        pytest.skip("asks for the joint")
-    asked = [
-        QUERIES[query](CIRCUITS[circuit](), with_pixel(value, 3), MASK)
-        for value in (0.5, math.nan, 1e9)
-        if torch.manual_seed(0)
-    ]
-    assert torch.equal(asked[0], asked[1])
-    assert torch.equal(asked[0], asked[2])
-    assert asked[0].isfinite().all()
+    """Their values are ignored, but for the joint in a conditional log-likelihood."""
+    torch.manual_seed(0)
+    model = CIRCUITS[circuit]()
+    usual, *others = (
+        QUERIES[query](model, with_pixel(value, 3), MASK) for value in (0.5, math.nan, 1e9)
+    )
+    assert usual.isfinite().all()
+    assert all(torch.equal(other, usual) for other in others)
 
 
 @pytest.mark.parametrize("circuit", CIRCUITS)

@@ -90,10 +90,11 @@ class Circuit(ABC):
                 )
             observed = observed.to(x.device)
         seen = x if observed is None else torch.where(observed, x, 0.0)
-        if seen.numel() and not (seen.abs().amax() <= FARTHEST):  # NaN is refused
+        farthest = seen.flatten()[seen.abs().argmax()] if seen.numel() else torch.zeros(())
+        if not farthest.abs() <= FARTHEST:  # NaN is refused
             raise InputError(
-                f"images with values from {seen.min().item():g} to {seen.max().item():g}: expected"
-                " finite ones in [0, 1), which are (grey level + noise) / number of levels"
+                f"images with an observed pixel of {farthest.item():g}: expected numbers in [0, 1),"
+                " which are (grey level + noise) / number of levels"
             )
         return observed
 
