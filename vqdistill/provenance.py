@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PACKAGE = Path(__file__).parent
-LIBRARIES = ("torch", "numpy")
+LIBRARIES = ("numpy", "pandas", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
 
 def code_version(*modules: str) -> str:

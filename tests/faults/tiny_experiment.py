@@ -43,7 +43,7 @@ SERVER.set_forkserver_preload([*(f"vqdistill.steps.{step}" for step in STEPS), *
 
 MEASURED = ["density", "inpainting", "pictures", "record"]
 WRITTEN = {
-    "prepare_data": ["images"],
+    "prepare_data": ["images", "record"],
     "train_vqvae": ["weights", "codes", "history", "record"],
     "train_prior": ["weights", "history", "record"],
     "train_baseline": ["weights", "history", "record"],

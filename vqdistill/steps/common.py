@@ -46,8 +46,14 @@ class Job:
         """The JSON record that stands beside a result."""
         identity = {"experiment": self.experiment, "step": self.step, "seed": self.seed}
         identity |= {"settings": self.settings}
-        made = {"code_version": self.code_version, **environment(device), "files": self._digests()}
+        made = {"code_version": self.code_version, **environment(device), "threads": self.threads}
+        made |= {"options": self._options(), "files": self._digests()}
         return sealed(identity | facts | made | self.stopwatch.cost(earlier_seconds))
+
+    def _options(self) -> dict[str, list[str]]:
+        """The paths on the command line."""
+        single = {name: [str(path)] for name, path in self.files.items()}
+        return single | {name: [str(path) for path in paths] for name, paths in self.lists.items()}
 
     def _digests(self) -> dict[str, str]:
         """SHA-256 of all files that the step has read and written so far."""

@@ -17,6 +17,7 @@ COPIED = (
     "metrics/*/*/*.csv",
 )
 COPIED += ("metrics/*/*/record.json", "models/*/*/record.json", "models/*/*/history.csv")
+COPIED += ("data/record.json", "latents/*/*/record.json")
 
 
 def copy_reference(job: Job) -> None:

@@ -50,7 +50,9 @@ def tabulate(job: Job) -> None:
     pictures = {path.parent.parent.name: read_arrays(path) for path in job.lists["pictures"]}
     rows = shown_models(tables["density"])
     write_arrays(job["tables"] / "pictures.npz", gather_pictures(pictures, rows))
-    write_json(job["record"], job.record("cpu"))
+    first = next(iter(records.values()))  # all are of the same data, or were refused
+    facts = {name: first[name] for name in ("dataset", "data_checksum")}
+    write_json(job["record"], job.record("cpu", **facts))
 
 
 def read_all(paths: list[Path]) -> pd.DataFrame:
