@@ -1,12 +1,14 @@
 """Configurations: what is filled in, what is refused, and what each job gets."""
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
 import yaml
 
 from vqdistill import config as experiment
+from vqdistill import data
 from vqdistill.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +45,7 @@ def minimal():
         "seeds": [0, 7],
         "data": {},
         "training": training,
-        "vqvae": {"channels": {"2x2": [4, 6]}},
+        "vqvae": {"channels": {"2x2": [4, 5, 6, 6]}},
         "prior": {},
         "teachers": [{"grid": "2x2", "codebook_sizes": [3, 5], "methods": ["exm", "dmrs"]}],
         "n_components": [1, 4],
@@ -141,6 +143,56 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "settings that are a list": (("baselines", "cm", "settings"), [1], "baselines.cm.settings"),
     "a section that is nothing": (("prior",), None, "prior"),
     "no scored images": (("inpainting",), {"scored_images": 0}, "inpainting.scored_images"),
+    "a rate that is no number": (("vqvae", "learning_rate"), math.nan, "vqvae.learning_rate"),
+    "an infinite rate": (("prior", "learning_rate"), math.inf, "prior.learning_rate: found inf"),
+    "an infinite decay": (("prior", "weight_decay"), math.inf, "prior.weight_decay"),
+    "a gain that is no number": (("training", "min_improvement"), math.nan, "min_improvement"),
+    "a commitment that is no number": (("vqvae", "commitment"), math.nan, "vqvae.commitment"),
+    "a baseline's rate that is no number": (
+        ("baselines", "cm", "settings"), {"learning_rate": math.nan},
+        "baselines.cm.settings.learning_rate: found nan",
+    ),
+    "a seed with a point": (("seeds",), [1.0], "seeds.0"),
+    "a seed beyond 64 bits": (("seeds",), [2**63], "seeds.0"),
+    "a number of components with a point": (("n_components",), [4.0], "n_components.0"),
+    "epochs with a point": (("training", "max_epochs"), 3.0, "training.max_epochs"),
+    "repeated numbers of components": (("n_components",), [4, 4], "n_components"),
+    "a negative number of components": (("n_components",), [-1], "n_components.0"),
+    "a repeated codebook size": (("teachers", 0, "codebook_sizes"), [3, 3], "codebook_sizes"),
+    "a name that is a number": (("experiment",), 3, "experiment"),
+    "a name with a line break": (("experiment",), "a\n", "experiment: found 'a\\n'"),
+    "a name with a space": (("experiment",), "a b", "experiment"),
+    "an endless name": (("experiment",), 200 * "a", "experiment"),
+    "a grid with a line break": (("teachers", 0, "grid"), "2x2\n", "teachers.0.grid"),
+    "a key that is a number": (("vqvae", "channels"), {2: [4]}, "vqvae.channels: the key 2"),
+    "a key that is a truth value": (("training", True), 3, "training: the key True"),
+    "a grid that the images don't reach": (
+        ("data", "dataset"), "digits", "vqvae.channels: (4, 5, 6, 6) given",
+    ),
+    "too few channels": (("vqvae", "channels", "2x2"), [4, 5], "vqvae.channels: (4, 5) given"),
+    "a negative channel": (("vqvae", "channels", "2x2"), [4, 5, 6, -6], "vqvae.channels.2x2.3"),
+    "a negative layer": (("prior", "layers"), -1, "prior.layers"),
+    "a negative size": (("baselines", "einet", "sizes"), [-2], "baselines.einet.sizes.0"),
+    "sizes of a model that has none": (("baselines", "cm", "sizes"), [2], "baselines.cm.sizes"),
+    "a setting as text": (
+        ("baselines", "cm", "settings"), {"points": "many"},
+        "baselines.cm.settings.points: found 'many', expected int",
+    ),
+    "a setting with a point": (
+        ("baselines", "cm", "settings"), {"chunk": 8.0}, "baselines.cm.settings.chunk: found 8.0",
+    ),
+    "channels that are one": (
+        ("baselines", "cm", "settings"), {"channels": 8}, "baselines.cm.settings.channels: found 8",
+    ),
+    "an unknown setting of a baseline": (
+        ("baselines", "cm", "settings"), {"point": 8}, "did you mean 'points'?",
+    ),
+    "a repeated method": (("teachers", 0, "methods"), ["exm", "exm"], "teachers.0.methods"),
+    "a method that is a number": (("teachers", 0, "methods"), [3], "teachers.0.methods.0"),
+    "a noise seed below zero": (("data", "noise_seed"), -1, "data.noise_seed"),
+    "a section that is a list": (("data",), [], "data"),
+    "inpainted sizes of zero": (("inpainting",), {"n_components": [0]}, "inpainting.n_comp"),
+    "a classifier of no width": (("classifier",), {"width": 0}, "classifier.width"),
 }  # fmt: skip
 
 
@@ -169,6 +221,53 @@ def test_a_bad_configuration_names_the_key(what):
     assert named in refusal(changed(path, value))
 
 
+BUILT = {  # what can't be built: a baseline's settings, and what the message must name
+    "a step that does not divide": ("einet", {"pixels_per_step": 5}, "pixels_per_step 5"),
+    "a step of nothing": ("einet", {"pixels_per_step": 0}, "pixels_per_step 0"),
+    "a step size above one": ("einet", {"em_step_size": 1.5}, "em_step_size"),
+    "channels for other images": ("cm", {"channels": [8, 2]}, "channels: (8, 2) given"),
+    "an unknown objective": ("cm", {"objective": "worst"}, "objective: 'worst' given"),
+    "points that chunks don't divide": ("cm", {"points": 10, "chunk": 4}, "points: 10"),
+    "no points": ("cm", {"points": 0}, "points, chunk: 0"),
+}
+
+
+@pytest.mark.parametrize("what", BUILT)
+def test_a_baseline_that_cannot_be_built_is_refused_before_anything_is_trained(what):
+    method, settings, named = BUILT[what]
+    config = minimal()
+    config["baselines"][method]["settings"] = settings
+    with pytest.raises(InputError) as error:
+        experiment.check_buildable(checked(config))
+    assert str(error.value).startswith(f"config: baselines.{method}.settings: ")
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["paper", "quick", "laptop"])
+def test_the_baselines_of_our_configurations_can_be_built(name):
+    experiment.check_buildable(checked(paper() if name == "paper" else preset(name)))
+
+
+def test_image_shapes_are_those_of_the_data():
+    """They stand in two places, since checking a configuration must not import torch."""
+    assert experiment.IMAGE_SHAPES.keys() == data.LEVELS.keys()
+    digits = data.prepare("digits", None, 0, 1)["train_images"]
+    assert experiment.IMAGE_SHAPES["digits"] == digits.shape[1:]
+
+
+def test_numbers_of_the_command_line():
+    """Snakemake reads those within lists and mappings as text."""
+    given = {"seeds": ["0", "12"], "vqvae": {"learning_rate": "0.01", "channels": {"2x2": ["4"]}}}
+    assert experiment.typed(given | {"experiment": "a: [", "n": 3, "data": {"root": "null"}}) == {
+        "seeds": [0, 12],
+        "vqvae": {"learning_rate": 0.01, "channels": {"2x2": [4]}},
+        "experiment": "a: [",
+        "n": 3,
+        "data": {"root": None},
+    }
+
+
 @pytest.mark.parametrize("key", ["vqvae", "teachers", "n_components", "training", "baselines"])
 def test_a_missing_section_is_named(key):
     config = minimal()
@@ -195,6 +294,13 @@ def test_an_exact_model_of_astronomical_size_is_refused():
     config["vqvae"]["channels"]["16x16"] = [4]
     config["teachers"] = [{"grid": "16x16", "codebook_sizes": [4096], "methods": ["exm"]}]
     assert "exm" in refusal(config)
+
+
+def test_a_grid_that_no_encoder_reaches():
+    config = minimal()
+    config["vqvae"]["channels"]["3x3"] = [4]
+    config["teachers"] = [{"grid": "3x3", "codebook_sizes": [4], "methods": ["dmrs"]}]
+    assert "teachers.0.grid: (3, 3) can't be reached from images of (28, 28)" in refusal(config)
 
 
 def test_a_source_that_stands_twice():
@@ -256,7 +362,7 @@ def test_sources_models_and_methods(tiny):
 def test_settings_of_the_teacher(tiny):
     tiny["vqvae"]["training"] = {"max_epochs": 1}
     vqvae = experiment.vqvae_settings(tiny, "2x2-K5")
-    assert (vqvae["grid"], vqvae["codebook_size"], vqvae["channels"]) == ("2x2", 5, [4, 6])
+    assert (vqvae["grid"], vqvae["codebook_size"], vqvae["channels"]) == ("2x2", 5, [4, 5, 6, 6])
     assert vqvae["training"] == tiny["training"] | {"max_epochs": 1}
     prior = experiment.prior_settings(tiny, "2x2-K5")
     assert (prior["width"], prior["codebook_size"]) == (6, 5)  # as wide as the latents

@@ -304,7 +304,7 @@ def test_mnist_is_split_at_the_last_images(monkeypatch):
     """The last 10,000 training images are for validation: here the last 2 of 7."""
     train = np.arange(7 * 784, dtype=np.uint64).astype(np.uint8).reshape(7, 28, 28), np.arange(7)
     test = train[0][:3], np.arange(3)
-    monkeypatch.setattr(data, "_torchvision_images", lambda *_: (train, test))
+    monkeypatch.setattr(data, "_published_images", lambda *_: (train, test))
     monkeypatch.setitem(data.N_HELD_OUT, "mnist", 2)
     arrays = data.prepare("mnist", None, 0, 4)
     np.testing.assert_array_equal(arrays["train_images"], train[0][:5])

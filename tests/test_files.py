@@ -103,6 +103,30 @@ def test_csv(tmp_path):
     np.testing.assert_allclose(found["bpd"], frame["bpd"], rtol=1e-9)
 
 
+def test_names_in_a_csv_stay_names(tmp_path):
+    """'NA' is no missing value, and a digest of digits is no number; an empty cell is missing."""
+    for name in ("NA", "null", "nan", "None", "12e4", "007"):
+        frame = pd.DataFrame({"experiment": [name], "code_version": [name], "bpd": [2.0]})
+        files.write_csv(tmp_path / "a.csv", frame)
+        pd.testing.assert_frame_equal(files.read_csv(tmp_path / "a.csv"), frame, check_dtype=False)
+    files.write_csv(tmp_path / "a.csv", frame.assign(bpd=np.nan, experiment=""))
+    assert files.read_csv(tmp_path / "a.csv")[["bpd", "experiment"]].isna().all(axis=None)
+
+
+def test_arrays_under_any_name(tmp_path):
+    for name in ("a.npz", "b.bin", "c"):
+        files.write_arrays(tmp_path / name, {"x": np.arange(3)})
+        assert files.read_arrays(tmp_path / name)["x"].tolist() == [0, 1, 2]
+    assert listing(tmp_path) == ["a.npz", "b.bin", "c"]
+
+
+def test_what_a_file_lacks_is_told(tmp_path):
+    files.write_arrays(tmp_path / "a.npz", {"x": np.arange(3), "y": np.arange(3)})
+    with pytest.raises(InputError, match=r"a\.npz: no 'z', only x, y$"):
+        files.read_arrays(tmp_path / "a.npz")["z"]
+    assert "z" not in files.read_arrays(tmp_path / "a.npz")
+
+
 def test_arrays(tmp_path):
     arrays = {
         "codes_8": np.arange(24).reshape(2, 3, 4),

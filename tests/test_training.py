@@ -91,7 +91,7 @@ def test_a_loss_that_is_not_finite(tmp_path, value, which):
     message = str(error.value)
     assert "\n" not in message
     assert "epoch 4" in message
-    assert "last good epoch is 2" in message
+    assert "last good epoch is 3, the best 2;" in message
     assert which in message
     assert len(read_tensors(path)[1]["history"]) == 3  # what was good is still there
 

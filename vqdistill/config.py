@@ -11,20 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
-from vqdistill.distillation import method_names
+from vqdistill.distillation import MAX_EXACT_LATENTS, method_names
 from vqdistill.errors import InputError
-from vqdistill.models.settings import baseline_module
+from vqdistill.files import read_yaml
+from vqdistill.models.grids import check_channels, encoder_layers
+from vqdistill.models.settings import baseline_module, build_baseline, parse_grid
 
 EXACT_METHOD = "exm"
-MAX_EXACT_LATENTS = 2**27
+IMAGE_SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "digits": (8, 8)}
+
+
+# As in the standard, but 1.0 is no integer: paths and tables are made from these numbers.
+Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: _is_integer(value)
+    ),
+)
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
     """The JSON schema of configurations."""
-    return yaml.safe_load(Path(path).read_text())
+    return read_yaml(path)
 
 
 def checked(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -32,14 +43,45 @@ def checked(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
     Raises InputError, one line that names the key, what was found and what is allowed.
     """
+    _check_plain(config, "config")
     config = with_defaults(config, schema, schema)
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    error = best_match(Validator(schema).iter_errors(config))
     if error is not None:
         raise InputError(_one_line(error))
     _check_teachers(config)
     for name, baseline in config["baselines"].items():
         _check_baseline(name, baseline)
     return config
+
+
+def typed(value: Any) -> Any:
+    """A value of the command line with its numbers: Snakemake leaves those in lists as text."""
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Refuse what YAML can hold and no setting may be, at any depth."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InputError(f"{where}: the key {key!r} is no text; write it in quotes")
+            _check_plain(item, f"config: {key}" if where == "config" else f"{where}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_plain(item, f"{where}.{number}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}: found {value}, expected a finite number")
+    elif isinstance(value, str) and not value.isprintable():
+        raise InputError(f"{where}: found {value!r}, expected text without line breaks")
 
 
 def with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
@@ -72,28 +114,63 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _check_baseline(name: str, baseline: dict[str, Any]) -> None:
-    where, known = f"config: baselines.{name}", settings_names(name)
+    where, known = f"config: baselines.{name}", settings_types(name)
     if known is None:
         raise InputError(f"{where}: not known; expected cm, einet or a module of vqdistill/models")
-    for key in baseline["settings"]:
+    for key, value in baseline["settings"].items():
         if key == "size":
             raise InputError(f"{where}.settings.size: list it in `sizes` instead")
         if key not in known:
-            raise InputError(f"{where}.settings.{key}: unknown key; {_nearest(key, known)}")
+            raise InputError(f"{where}.settings.{key}: unknown key; {_nearest(key, list(known))}")
+        if not SETTING_TYPES.get(known[key], lambda _: True)(value):
+            raise InputError(f"{where}.settings.{key}: found {value!r}, expected {known[key]}")
     if ("size" in known) != ("sizes" in baseline):
         expected = "one size or more" if "size" in known else "none, this model has no size"
         raise InputError(f"{where}.sizes: expected {expected}")
 
 
-def settings_names(method: str) -> list[str] | None:
-    """The settings that a baseline's module declares, without importing it; None: no baseline."""
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+SETTING_TYPES = {  # by their annotation in a baseline's Settings
+    "int": _is_integer,
+    "float": lambda value: _is_integer(value) or isinstance(value, float),
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "tuple[int, ...]": lambda value: isinstance(value, list) and all(map(_is_integer, value)),
+}
+
+
+def settings_types(method: str) -> dict[str, str] | None:
+    """The settings that a baseline's module declares, with their types, without importing it.
+
+    None where there is no such baseline.
+    """
     path = Path(__file__).parent / "models" / f"{baseline_module(method).rpartition('.')[2]}.py"
     if not path.exists():
         return None
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef) and node.name == "Settings":
-            return [line.target.id for line in node.body if isinstance(line, ast.AnnAssign)]
+            lines = [line for line in node.body if isinstance(line, ast.AnnAssign)]
+            return {line.target.id: ast.unparse(line.annotation) for line in lines}
     return None
+
+
+def check_buildable(config: dict[str, Any]) -> None:
+    """InputError unless all baselines can be built with their settings; takes no memory for them.
+
+    Imports torch, and so is no part of `checked`.
+    """
+    import torch
+
+    shape = IMAGE_SHAPES[config["data"]["dataset"]]
+    for model, (method, _) in baselines(config).items():
+        try:
+            with torch.device("meta"):
+                build_baseline(shape, baseline_settings(config, model))
+        except InputError as error:
+            raise InputError(f"config: baselines.{method}.settings: {error}") from None
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -130,6 +207,19 @@ def _check_teachers(config: dict[str, Any]) -> None:
                     f"{where}: exm with K = {size} on {grid} has {size}^{positions} latents, of"
                     f" which at most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
                 )
+        _check_grid(config, grid, where)
+
+
+def _check_grid(config: dict[str, Any], grid: str, where: str) -> None:
+    shape, sides = IMAGE_SHAPES[config["data"]["dataset"]], parse_grid(grid)
+    try:
+        layers, _ = encoder_layers(shape, sides)
+    except InputError as error:
+        raise InputError(f"{where}.{error}") from None
+    try:
+        check_channels(tuple(config["vqvae"]["channels"][grid]), len(layers), sides)
+    except InputError as error:
+        raise InputError(f"config: vqvae.{error}") from None
 
 
 def teachers(config: dict[str, Any]) -> dict[str, list[str]]:
@@ -234,6 +324,22 @@ def baseline_evaluation_settings(config: dict[str, Any], model: str) -> dict[str
         "n_components": config["n_components"],
         "inpainting": config["inpainting"],
     }
+
+
+def settings_of_steps(config: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The settings of every step that leaves a record, by step and source or model."""
+    settings = {("train_classifier", "classifier"): classifier_settings(config)}
+    for source in teachers(config):
+        settings[("train_vqvae", f"vqvae-{source}")] = vqvae_settings(config, source)
+        settings[("train_prior", f"prior-{source}")] = prior_settings(config, source)
+        settings[("distil", source)] = selection_settings(config, source)
+        settings[("evaluate_teacher", f"vqvae-{source}")] = teacher_evaluation_settings(
+            config, source
+        )
+    for model in baselines(config):
+        settings[("train_baseline", model)] = baseline_settings(config, model)
+        settings[("evaluate_baseline", model)] = baseline_evaluation_settings(config, model)
+    return settings
 
 
 def expected_models(config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ def prepare(dataset: str, root: str | None, noise_seed: int, training_part: int)
     if dataset == "digits":
         train, test = _digits()
     elif dataset in LEVELS:
-        train, test = _torchvision_images(dataset, root)
+        train, test = _published_images(dataset, root)
     else:
         raise InputError(f"data.dataset: {dataset!r} is not known; choose one of {list(LEVELS)}")
     held_out = N_HELD_OUT[dataset]
@@ -101,6 +101,12 @@ def dequantised(images: np.ndarray, noise: np.ndarray, levels: int) -> np.ndarra
 def load(path: str | Path, device: torch.device | str = "cpu") -> Images:
     """The prepared file as tensors on `device`."""
     arrays = read_arrays(path)
+    for split in EVALUATED:
+        if not ((arrays[f"{split}_x"] >= 0) & (arrays[f"{split}_x"] < 1)).all():  # NaN is refused
+            raise InputError(
+                f"{path}: {split} images with values outside [0, 1) or without one; delete it and"
+                " run prepare_data again"
+            )
     images = torch.from_numpy(arrays["train_images"]).flatten(1).to(device)
     evaluated = {
         split: torch.from_numpy(arrays[f"{split}_x"]).flatten(1).to(device) for split in EVALUATED
@@ -178,31 +184,55 @@ def _digits() -> tuple:
     return (images[:n], labels[:n]), (images[n:], labels[n:])
 
 
-def _torchvision_images(dataset: str, root: str | None) -> tuple:
+def _published_images(dataset: str, root: str | None) -> tuple:
+    """((images, labels) of training, those of test), downloaded where they are missing.
+
+    torchvision downloads archives and verifies them before it unpacks them; the files are verified
+    once more before they are read here.
+    """
     from torchvision import datasets
 
     kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[dataset]
     folder = Path(root or os.environ.get(DATA_VARIABLE) or "data")
     raw = folder / kind.__name__ / "raw"
+    names = [name.removesuffix(".gz") for name, _ in kind.resources]
+    if not all((raw / name).exists() for name in names):
+        _download(kind, folder, dataset)
+    for name, md5 in kind.resources:
+        _verify(raw / name.removesuffix(".gz"), md5, dataset)
+    train, test = (
+        tuple(_idx(raw / f"{part}-{what}") for what in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        for part in ("train", "t10k")
+    )
+    for (images, labels), expected in ((train, (60_000, 28, 28)), (test, (10_000, 28, 28))):
+        if images.shape != expected or len(labels) != len(images):
+            raise InputError(
+                f"{raw}: images of shape {images.shape}; expected {expected}; delete the folder,"
+                " and it is downloaded again"
+            )
+    return train, test
+
+
+def _download(kind: type, folder: Path, dataset: str) -> None:
+    published = kind.__new__(kind)  # its constructor would read files before they are verified
+    published.root = str(folder)
     try:
-        parts = [kind(str(folder), train=train, download=True) for train in (True, False)]
+        published.download()
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raw = folder / kind.__name__ / "raw"
         raise InputError(
             f"data.root: {dataset} can't be had under {folder} ({reason}); put the four files of"
             f" {kind.__name__} into {raw}, name another folder in data.root or ${DATA_VARIABLE},"
             " or connect to the network"
         ) from None
-    for name, md5 in kind.resources:
-        _verify(raw / name.removesuffix(".gz"), md5, dataset)
-    expected = {True: 60_000, False: 10_000}
-    for part in parts:
-        if part.data.shape != (expected[part.train], 28, 28) or len(part.targets) != len(part.data):
-            raise InputError(
-                f"{raw}: images of shape {tuple(part.data.shape)}; expected"
-                f" {(expected[part.train], 28, 28)}; delete the folder, and it is downloaded again"
-            )
-    return tuple((part.data.numpy(), part.targets.numpy()) for part in parts)
+
+
+def _idx(path: Path) -> np.ndarray:
+    """The array in a file of the IDX format: two zeros, type 8 (uint8), dimensions, sizes, data."""
+    content = path.read_bytes()
+    sizes = np.frombuffer(content, ">u4", content[3], 4).tolist()
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)
 
 
 def _verify(path: Path, md5: str, dataset: str) -> None:

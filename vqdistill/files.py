@@ -1,9 +1,12 @@
 """Reading and writing files: whole or not at all, and never by unpickling.
 
 Every writer writes under a temporary name beside the target and renames it when it is complete,
-so that a reader, or a run that goes on after an interruption, never sees half a file.
+so that a reader, or a run that goes on after an interruption, never sees half a file. Flipped bits
+are noticed: in npz by the checksums of the zip format, in safetensors by a digest in its metadata,
+in records and CSV files by the digests that the records hold (vqdistill/provenance.py).
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -20,23 +23,70 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+TEXT_COLUMNS = {"experiment": str, "code_version": str}  # though they may look like numbers
+
+
+class Named(dict[str, Any]):
+    """Values by name; InputError where one is asked for that is not there."""
+
+    def __init__(self, values: Mapping[str, Any], where: str | Path) -> None:
+        super().__init__(values)
+        self.where = where
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(f"{self.where}: no {name!r}, only {', '.join(self) or 'nothing'}")
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes the place of `path` if the block succeeds."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(path)
+        handle, name = tempfile.mkstemp(
+            f"-{os.getpid()}{path.suffix}", f".{path.stem}-", path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turn what a system refuses while `path` is written into one line that names it."""
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: not written ({error.strerror or error}), what was there is still there; make"
+            " room or get permission to write there, and run the same command again"
+        ) from None
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove temporary files of `path` whose process, the number in their name, was killed."""
+    for left in path.parent.glob(f".{path.stem}-*-*{path.suffix}"):
+        process = left.name.removesuffix(path.suffix).rpartition("-")[2]
+        if process.isdigit() and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _umask() -> int:
@@ -52,6 +102,8 @@ def _readable(path: str | Path, kind: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected {kind}") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it; get it from its owner") from None
     except InputError:
         raise
     except Exception as error:
@@ -73,6 +125,14 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
 
 
+def read_yaml(path: str | Path) -> Any:
+    """The plain values in a YAML file; InputError where it is missing or damaged."""
+    import yaml
+
+    with _readable(path, "YAML"):
+        return yaml.safe_load(Path(path).read_text())
+
+
 def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
     """Write a table without its index; floats with 10 significant digits."""
     with replacing(path) as temporary:
@@ -80,34 +140,43 @@ def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
 
 
 def read_csv(path: str | Path) -> "pd.DataFrame":
-    """A table; '-' stays the text it is. InputError where the file is missing or damaged."""
+    """A table; no text but the empty one stands for a missing value, and names stay text.
+
+    InputError where the file is missing or damaged.
+    """
     import pandas as pd
 
     with _readable(path, "CSV"):
-        return pd.read_csv(path)
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXT_COLUMNS)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write NumPy arrays as one npz file; object arrays are refused."""
-    with replacing(path) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file, without pickles; InputError where missing or damaged."""
     with _readable(path, "npz"), np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return Named({name: arrays[name] for name in arrays.files}, path)
 
 
 def write_tensors(
     path: str | Path, tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, Any]
 ) -> None:
-    """Write tensors as safetensors; `metadata` is stored as JSON beside them."""
+    """Write tensors as safetensors, with `metadata` as JSON and a digest of both beside them."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    stored = {"json": json.dumps(metadata)}
+    stored["sha256"] = _digest(contiguous, stored["json"])
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"json": json.dumps(metadata)})
+        try:
+            save_file(contiguous, temporary, metadata=stored)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
@@ -116,5 +185,19 @@ def read_tensors(path: str | Path) -> tuple[dict[str, "torch.Tensor"], dict[str,
 
     with _readable(path, "safetensors"), safe_open(path, framework="pt") as stored:
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        metadata = json.loads((stored.metadata() or {}).get("json", "{}"))
-    return tensors, metadata
+        metadata = stored.metadata() or {}
+        text = metadata.get("json", "{}")
+        if "sha256" in metadata and metadata["sha256"] != _digest(tensors, text):
+            raise ValueError("its checksum is another")
+        return Named(tensors, path), Named(json.loads(text), path)
+
+
+def _digest(tensors: Mapping[str, "torch.Tensor"], text: str) -> str:
+    """SHA-256 of contiguous tensors, with their names, types and shapes, and of a text."""
+    import torch
+
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

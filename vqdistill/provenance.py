@@ -2,17 +2,26 @@
 
 import ast
 import hashlib
+import json
 import os
 import platform
 import resource
 import sys
 import time
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqdistill.errors import InputError
+from vqdistill.files import Named, read_csv, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGE = Path(__file__).parent
-LIBRARIES = ("torch", "numpy")
+LIBRARIES = ("numpy", "pandas", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
 
 def code_version(*modules: str) -> str:
@@ -66,6 +75,40 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with a checksum of all that it says."""
+    text = json.dumps(record, sort_keys=True)
+    return record | {"checksum": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The record of a step. InputError where it is missing, damaged or was changed."""
+    record = read_json(path)
+    content = {k: v for k, v in record.items() if k != "checksum"} if type(record) is dict else {}
+    if record != sealed(content):
+        raise InputError(f"{path}: damaged or changed; delete it and run its step again")
+    return Named(content, path)
+
+
+def check_files(paths: Iterable[Path], records: Iterable[dict[str, Any]]) -> None:
+    """InputError at the first file that is none of those whose digests the records hold."""
+    known = {digest for record in records for digest in record["files"].values()}
+    for path in paths:
+        if not path.exists() or file_digest(path) not in known:
+            raise InputError(
+                f"{path}: damaged, changed or not there: no record knows its content; delete it"
+                " and run its step again"
+            )
+
+
+def read_table(path: str | Path) -> "pd.DataFrame":
+    """A table of an experiment, as the record beside it knows it, if there is one."""
+    record = Path(path).with_name("record.json")
+    if record.exists():
+        check_files([Path(path)], [read_record(record)])
+    return read_csv(path)
 
 
 class Stopwatch:

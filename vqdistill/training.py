@@ -128,18 +128,19 @@ def _resume(learner: Learner, checkpoint: Path, key: str) -> tuple[list, dict[st
 
 def _one_epoch(learner: Learner, epoch: int, stopping: Stopping, history: list) -> dict[str, float]:
     started = time.perf_counter()
-    with _bar(f"epoch {epoch}/{stopping.max_epochs}") as progress:
-        training = learner.train_epoch(progress)
+    with _bar(f"epoch {epoch}/{stopping.max_epochs}") as bar:
+        training = learner.train_epoch(bar.step)
     validation = learner.validate()
     row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
     row |= {f"train_{name}": value for name, value in training.items()}
     row |= {f"validation_{name}": value for name, value in validation.items()}
     for name in ("train_loss", "validation_loss"):
         if not math.isfinite(row[name]):
-            good = best_epoch(history, stopping.min_improvement) if history else "none"
+            best = f", the best {best_epoch(history, stopping.min_improvement)}" if history else ""
             raise TrainingError(
-                f"{name.replace('_', ' ')} is {row[name]} in epoch {epoch}; the last good epoch is"
-                f" {good}; lower the learning rate or look at the data"
+                f"{name.replace('_', ' ')} is {row[name]} in epoch {epoch}{bar.first_bad()};"
+                f" the last good epoch is {epoch - 1 or 'none'}{best};"
+                " lower the learning rate or look at the data"
             )
     log.info(
         "epoch %d/%d  train %.4f  validation %.4f  %.1f s",
@@ -153,16 +154,23 @@ class _bar:
 
     def __init__(self, title: str) -> None:
         self.bar = tqdm(desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty())
+        self.losses: list[Tensor] = []
 
-    def __enter__(self) -> Progress:
-        return self.step
+    def __enter__(self) -> "_bar":
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
     def step(self, loss: Tensor) -> None:
+        self.losses.append(loss)
         if not self.bar.disable and self.bar.update():
             self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+
+    def first_bad(self) -> str:
+        """Where the loss of a batch was not finite for the first time, if it was."""
+        bad = [n for n, loss in enumerate(self.losses, 1) if not loss.isfinite()]
+        return f", step {bad[0]} of {len(self.losses)}" if bad else ""
 
 
 class GradientLearner:

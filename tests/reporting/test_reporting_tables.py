@@ -30,6 +30,7 @@ def record(**changes):
     return {
         "experiment": "e",
         "dataset": "d",
+        "data_checksum": "0123",
         "step": "train_vqvae",
         "model": "vqvae",
         "grid": "2x2",
@@ -162,9 +163,9 @@ def test_model_sizes_and_timings():
 
 @pytest.mark.parametrize(
     "change",
-    [{"settings": {"learning_rate": 2e-3}}, {"experiment": "x"}],
+    [{"settings": {"learning_rate": 2e-3}}, {"experiment": "x"}, {"data_checksum": "4567"}],
 )
-def test_records_of_different_settings_are_refused(change):
+def test_records_of_different_settings_or_data_are_refused(change):
     runs = {"a.json": record(), "b.json": record(seed=1, **change)}
     with pytest.raises(InputError, match=r"b\.json and a\.json"):
         records.model_sizes(runs)

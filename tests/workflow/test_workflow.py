@@ -1,6 +1,7 @@
 """The workflow as a whole: what is planned for a config, and one tiny experiment run for real."""
 
 import copy
+import json
 import math
 import os
 import re
@@ -18,9 +19,13 @@ import yaml
 from snakemake.utils import update_config
 
 from vqdistill import config as experiment
+from vqdistill.files import write_json
+from vqdistill.provenance import file_digest, read_record, sealed
 from vqdistill.reporting.names import FIGURES, MASKS, TABLES
+from vqdistill.reproduce import WRITTEN, Result
 
 ROOT = Path(__file__).parents[2]
+RECORD = "record.json"
 TINY = {
     "experiment": "tiny",
     "seeds": [0],
@@ -272,3 +277,134 @@ def test_changed_code_retrains_the_models_that_use_it(repository, tiny, tmp_path
     jobs = planned(changed, tiny, config_file(tiny))
     trained = {(rule, name) for rule, name, _ in jobs if rule.startswith("train")}
     assert trained == {("train_prior", "2x2-K4"), ("train_prior", "4x4-K4")}
+
+
+# provenance
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted((folder / "results/tiny").rglob(RECORD))
+
+
+def test_every_rule_declares_one_thread():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        rules = re.split(r"\n *rule\b", path.read_text())[1:]
+        for rule in rules:
+            runs_on_cluster = "shell:" in rule and "localrule: True" not in rule
+            assert re.findall(r"\n +threads: (\d+)\n", rule) == ["1"] * runs_on_cluster, rule
+
+
+def test_every_result_is_named_by_a_record_with_all_that_made_it(tiny):
+    """Its digest, code version, settings, seed, libraries, hardware and the files it came from."""
+    named = {}
+    for record in records(tiny):
+        result, facts = Result(record), read_record(record)
+        assert {"code_version", "settings", "seed", "threads", "device"} <= facts.keys()
+        assert facts["code_version"] == result.current_version(), record
+        assert facts["libraries"].keys() >= {"python", "torch", "numpy", "scikit-learn", "scipy"}
+        assert "cores" in facts["hardware"]
+        assert facts["step"] == "distil" or re.fullmatch(r"[0-9a-f]{16}", facts["data_checksum"])
+        for path, digest in result.digests.items():
+            assert file_digest(path) == digest, path
+            if result.wrote(path):
+                named[path] = facts["step"]
+    for kind in ("data", "models", "latents", "metrics", "tables"):
+        for path in (tiny / "results/tiny" / kind).rglob("*"):
+            assert path.is_dir() or path.name == RECORD or path in named, path
+    assert set(named.values()) == set(WRITTEN)
+
+
+def reproduce(repository: Path, record: Path, folder: Path) -> tuple[int, str]:
+    """Exit status and words of `python -m vqdistill reproduce`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vqdistill", "reproduce", record, "--into", folder],
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+METRICS = {"cm": ("density.csv", "inpainting.csv", "pictures.npz")}
+METRICS["2x2-K4"] = (*METRICS["cm"], "teacher.csv", "bounds.csv", "codebook.csv")
+
+
+def check_reproduced(original: Path, folder: Path, said: str) -> None:
+    for name in METRICS[original.parent.name]:
+        place = original.relative_to(original.parents[2]) / name
+        assert (folder / place).read_bytes() == (original / name).read_bytes(), name
+        assert f"{place}: the same, byte for byte" in said
+
+
+def test_a_result_is_reproduced_alone_from_its_record(repository, tiny, tmp_path):
+    original = tiny / "results/tiny/metrics/cm/seed-0"
+    status, said = reproduce(repository, original / RECORD, tmp_path)
+    assert status == 0, said
+    check_reproduced(original, tmp_path, said)
+    made = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert made == {*METRICS["cm"], RECORD}  # nothing else was run
+
+
+@pytest.mark.slow
+def test_a_result_is_reproduced_where_only_records_are_left(repository, tiny, tmp_path):
+    """Back to the images: data, VQ-VAE, prior, selection, classifier, evaluation."""
+    left, folder = tmp_path / "left", tmp_path / "reproduced"
+    for record in records(tiny):
+        target = left / record.relative_to(tiny)
+        target.parent.mkdir(parents=True)
+        shutil.copy(record, target)
+    record = left / "results/tiny/metrics/2x2-K4/seed-0" / RECORD
+    status, said = reproduce(repository, record, folder)
+    assert status == 0, said
+    check_reproduced(tiny / "results/tiny/metrics/2x2-K4/seed-0", folder, said)
+    steps = [json.loads(path.read_text())["step"] for path in folder.rglob(RECORD)]
+    chain = "prepare_data train_vqvae train_prior distil train_classifier evaluate_teacher"
+    assert Counter(steps) == Counter(chain.split())
+
+
+def changed_copy(tiny: Path, folder: Path, change) -> Path:
+    """A copy of the tiny results in which `change` was done to them."""
+    shutil.copytree(tiny / "results", folder / "results")
+    change(folder / "results/tiny")
+    return folder / "results/tiny"
+
+
+def test_a_result_that_differs_is_told(repository, tiny, tmp_path):
+    """A record of other settings: the same files can't come of it."""
+
+    def change(results):
+        record = results / "metrics/cm/seed-0" / RECORD
+        facts = dict(read_record(record)) | {"code_version": "another", "hardware": "Z80, 1 core"}
+        facts["settings"]["n_components"] = [1, 2]
+        write_json(record, sealed(facts))
+
+    results = changed_copy(tiny, tmp_path, change)
+    status, said = reproduce(repository, results / "metrics/cm/seed-0" / RECORD, tmp_path / "new")
+    assert status == 1
+    assert "metrics/cm/seed-0/density.csv: differs from the recorded one" in said
+    assert re.search(r"code_version: [0-9a-f]{12}, and another when the record was written", said)
+    assert "and Z80, 1 core when the record was written" in said
+
+
+def test_what_cannot_be_reproduced_is_told_in_one_line(repository, tiny, tmp_path):
+    def change(results):
+        (results / "models/cm/seed-0/weights.safetensors").write_bytes(b"other weights")
+        (results / "models/cm/seed-0" / RECORD).unlink()
+
+    results = changed_copy(tiny, tmp_path, change)
+    cases = {
+        results / "metrics/cm/seed-0" / RECORD: "models/cm/seed-0/record.json: no such file",
+        results / "models/cm/seed-0" / RECORD: "no such file",
+        results / "tables/density.csv": "not readable as JSON",
+    }
+    for record, named in cases.items():
+        status, said = reproduce(repository, record, tmp_path / "new")
+        assert status == 1
+        assert len(said.splitlines()) == 1, said
+        assert said.startswith("reproduce: ")
+        assert named in said
+    assert not (tmp_path / "new").exists()

@@ -1,8 +1,9 @@
 """The one interface that every tractable model answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from vqdistill.errors import InputError
 
 MIN_STD = 1e-3  # uniform noise of one of 256 grey levels has a standard deviation of 1.13e-3
 MAX_STD = 1.0
+# Pixels lie in [0, 1), samples and points of integrals beyond; grey levels of 0 … 255 farther off.
+FARTHEST = 16.0
+CONDITIONAL = ("conditional_sample", "conditional_mean", "conditional_mode")
 
 
 class Completions(NamedTuple):
@@ -26,10 +30,17 @@ class Circuit(ABC):
 
     Images are x [B, D]. A mask `observed` is boolean, [D] for all images or [B, D] for each; where
     it is true the pixel belongs to x_o, elsewhere to x_u, and the values of x there are ignored.
-    Log-likelihoods are float64, in nats.
+    Log-likelihoods are float64, in nats. All queries raise InputError for images and masks that
+    don't fit, and for observed pixels that are not finite or far outside [0, 1).
     """
 
     n_variables: int
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in CONDITIONAL:
+            if name in vars(cls):
+                setattr(cls, name, _with_mask(vars(cls)[name]))
 
     @property
     @abstractmethod
@@ -42,6 +53,7 @@ class Circuit(ABC):
 
     def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
         """log p(x_u | x_o) = log p(x) − log p(x_o) [B], in nats."""
+        _check_mask(observed)
         return self.log_prob(x) - self.log_prob(x, observed)
 
     @abstractmethod
@@ -100,15 +112,41 @@ class Circuit(ABC):
 
     def checked(self, x: Tensor, observed: Tensor | None) -> Tensor | None:
         """The mask as [D] or [B, D]; InputError where images or mask do not fit the circuit."""
-        if x.ndim != 2 or x.shape[1] != self.n_variables:
+        if x.ndim != 2 or x.shape[1] != self.n_variables or not x.is_floating_point():
             raise InputError(
-                f"images of shape {tuple(x.shape)}: this model expects [B, {self.n_variables}]"
+                f"images of shape {tuple(x.shape)} and type {x.dtype}: this model expects"
+                f" [B, {self.n_variables}] of floating point"
             )
-        if observed is None:
-            return None
-        if observed.dtype != torch.bool or observed.shape not in (x.shape, x.shape[1:]):
+        if observed is not None:
+            _check_mask(observed)
+            if observed.shape not in (x.shape, x.shape[1:]):
+                raise InputError(
+                    f"mask of shape {tuple(observed.shape)} and type {observed.dtype}: expected"
+                    f" bool, [{x.shape[1]}] for all images or {list(x.shape)} for each"
+                )
+            observed = observed.to(x.device)
+        seen = x if observed is None else torch.where(observed, x, 0.0)
+        farthest = seen.flatten()[seen.abs().argmax()] if seen.numel() else torch.zeros(())
+        if not farthest.abs() <= FARTHEST:  # NaN is refused
             raise InputError(
-                f"mask of shape {tuple(observed.shape)} and type {observed.dtype}: expected bool,"
-                f" [{x.shape[1]}] for all images or {list(x.shape)} for each"
+                f"images with an observed pixel of {farthest.item():g}: expected numbers in [0, 1),"
+                " which are (grey level + noise) / number of levels"
             )
-        return observed.to(x.device)
+        return observed
+
+
+def _check_mask(observed: Tensor | None) -> None:
+    if observed is None or observed.dtype != torch.bool:
+        kind = "none" if observed is None else f"one of type {observed.dtype}"
+        raise InputError(f"mask: found {kind}, expected bool, true where a pixel is observed")
+
+
+def _with_mask(query: Callable) -> Callable:
+    """A conditional query that refuses to be asked without a mask."""
+
+    @wraps(query)
+    def checked_query(self: Circuit, x: Tensor, observed: Tensor, *more: Any, **named: Any) -> Any:
+        _check_mask(observed)
+        return query(self, x, observed, *more, **named)
+
+    return checked_query

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from vqdistill.errors import InputError
 
+MAX_EXACT_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
 NO_METHODS = {"selection", "enumeration", "exm"}
 
 

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from vqdistill.distillation import MAX_EXACT_LATENTS
 from vqdistill.distillation.enumeration import enumerate_latents
 from vqdistill.distillation.selection import mean_over_classes, n_latents
 from vqdistill.errors import InputError
 
 LABEL = "ExM"
-MAX_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
 
 
 def log_prior_of_all(prior) -> Tensor:
@@ -17,10 +17,10 @@ def log_prior_of_all(prior) -> Tensor:
     Raises InputError where there are too many to be held.
     """
     n = n_latents(prior)
-    if n > MAX_LATENTS:
+    if n > MAX_EXACT_LATENTS:
         raise InputError(
             f"exm: K = {prior.codebook_size} on the grid {prior.grid} has {n} latents, of which at"
-            f" most {MAX_LATENTS} can be enumerated; lower the codebook size"
+            f" most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
         )
     log_prior = torch.empty(n, dtype=torch.float64)
     filled = 0

@@ -6,7 +6,7 @@ vector of a codebook; the decoder gives every pixel a Gaussian, p(x | z) = Π_s 
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
+from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
 
 IMAGES_AT_ONCE = 1024  # of encode and decode
@@ -41,19 +42,6 @@ class VQVAESettings:
     revive_dead_codes: bool = False
 
 
-class Layer(NamedTuple):
-    kernel: int
-    stride: int
-    padding: int
-    bare: bool = False  # neither batch norm nor ReLU after the encoder's convolution
-
-
-STACKS = {
-    (2, 2): (Layer(4, 2, 1), Layer(4, 2, 1), Layer(3, 2, 1), Layer(2, 2, 0)),
-    (4, 4): (Layer(4, 2, 1), Layer(4, 2, 1), Layer(3, 2, 1, bare=True)),
-}
-
-
 class VQVAE(nn.Module):
     """VQ-VAE of grey images [h, w] with a grid [H, W] of K codes of width C.
 
@@ -63,7 +51,8 @@ class VQVAE(nn.Module):
     def __init__(self, image_shape: tuple[int, int], settings: VQVAESettings):
         super().__init__()
         layers, shapes = encoder_layers(image_shape, settings.grid)
-        check_settings(settings, len(layers))
+        check_channels(settings.channels, len(layers), settings.grid)
+        check_settings(settings)
         self.settings = settings
         self.image_shape = tuple(image_shape)
         self.grid = tuple(settings.grid)
@@ -239,35 +228,8 @@ def build_decoder(
     return nn.Sequential(*modules)
 
 
-def encoder_layers(
-    image_shape: tuple[int, int], grid: tuple[int, int]
-) -> tuple[tuple[Layer, ...], list[tuple[int, int]]]:
-    """The published stack for a grid, without leading layers for smaller images.
-
-    Returns the layers and the shapes from the image to the grid (one more than the layers).
-    Raises InputError if the grid has no stack or can't be reached from the image.
-    """
-    stack = STACKS.get(tuple(grid), ())
-    for start in range(len(stack)):
-        shapes = [tuple(image_shape)]
-        for kernel, stride, padding, _ in stack[start:]:
-            shapes.append(tuple((s + 2 * padding - kernel) // stride + 1 for s in shapes[-1]))
-        if shapes[-1] == tuple(grid):
-            return stack[start:], shapes
-    raise InputError(
-        f"grid: {tuple(grid)} can't be reached from images of {tuple(image_shape)} pixels; there "
-        f"are encoders for {', '.join(map(str, STACKS))} and images of, say, 28×28 or 8×8 pixels; "
-        "choose one of these grids or pad the images"
-    )
-
-
-def check_settings(settings: VQVAESettings, n_layers: int) -> None:
+def check_settings(settings: VQVAESettings) -> None:
     """Raises InputError at the first setting that is impossible."""
-    if len(settings.channels) != n_layers or min(settings.channels) < 1:
-        raise InputError(
-            f"channels: {tuple(settings.channels)} given, but grid {tuple(settings.grid)} needs "
-            f"{n_layers} positive number(s) for these images, one for each encoder layer"
-        )
     if settings.codebook_size < 1:
         raise InputError(f"codebook_size: {settings.codebook_size} given, give at least 1")
     if settings.initialisation not in ("uniform", "kmeans"):

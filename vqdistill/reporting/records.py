@@ -43,7 +43,7 @@ def check_records(records: Mapping[str, dict]) -> None:
             raise InputError(f"{name}: no {', '.join(missing)} in this record; run its step again")
         settings = {k: v for k, v in record["settings"].items() if k != "seed"}
         shared = {
-            ("data",): [record["experiment"], record["dataset"]],
+            ("data",): [record["experiment"], record["dataset"], record.get("data_checksum", "-")],
             ("settings", record["step"], model_name(record)): settings,
         }
         for key, value in shared.items():
@@ -53,6 +53,25 @@ def check_records(records: Mapping[str, dict]) -> None:
                 raise InputError(
                     f"{name} and {first}: different {key[0]} ({text} and {expected}), "
                     "expected the same; run the older one again"
+                )
+
+
+def check_settings(records: Mapping[str, dict], expected: Mapping[tuple[str, str], dict]) -> None:
+    """Raise InputError, naming the file, where a record's settings are not those of the experiment.
+
+    expected: the settings by step and source or model, such as ('distil', '2x2-K16').
+    """
+    for path, record in records.items():
+        model = model_name(record)
+        settings = expected.get((record["step"], model.removeprefix("selection-")))
+        if settings is None:
+            raise InputError(f"{path}: {model} is no part of this experiment; leave it out")
+        for key in sorted(settings | record["settings"]):
+            found, wanted = record["settings"].get(key, "-"), settings.get(key, "-")
+            if found != wanted:
+                raise InputError(
+                    f"{path}: made with {key} = {found}, but the configuration says {wanted};"
+                    f" delete it and run {record['step']} again"
                 )
 
 

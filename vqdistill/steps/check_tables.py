@@ -3,7 +3,7 @@
 import logging
 
 from vqdistill.errors import InputError
-from vqdistill.files import read_csv
+from vqdistill.provenance import read_table
 from vqdistill.reporting.names import TABLES
 from vqdistill.steps.common import Job, run
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def check_tables(job: Job) -> None:
     """Fail where a table is missing, empty where it can't be, or has an empty cell."""
     for name in TABLES:
-        table = read_csv(job["tables"] / f"{name}.csv")
+        table = read_table(job["tables"] / f"{name}.csv")
         if table.isna().any().any():
             raise InputError(f"{name}.csv: empty cells; expected a value in each")
         log.info("%-20s %6d rows", name, len(table))

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqdistill.errors import InputError, TrainingError
-from vqdistill.provenance import Stopwatch, environment
+from vqdistill.files import Named
+from vqdistill.provenance import Stopwatch, environment, file_digest, sealed
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +46,25 @@ class Job:
         """The JSON record that stands beside a result."""
         identity = {"experiment": self.experiment, "step": self.step, "seed": self.seed}
         identity |= {"settings": self.settings}
-        made = {"code_version": self.code_version, **environment(device)}
-        return identity | facts | made | self.stopwatch.cost(earlier_seconds)
+        made = {"code_version": self.code_version, **environment(device), "threads": self.threads}
+        made |= {"options": self._options(), "files": self._digests()}
+        return sealed(identity | facts | made | self.stopwatch.cost(earlier_seconds))
+
+    def _options(self) -> dict[str, list[str]]:
+        """The paths on the command line."""
+        single = {name: [str(path)] for name, path in self.files.items()}
+        return single | {name: [str(path) for path in paths] for name, paths in self.lists.items()}
+
+    def _digests(self) -> dict[str, str]:
+        """SHA-256 of all files that the step has read and written so far."""
+        named = [path for name, path in self.files.items() if name not in ("record", "checkpoint")]
+        paths = [*named, *(path for listed in self.lists.values() for path in listed)]
+        paths += [path for folder in named if folder.is_dir() for path in sorted(folder.iterdir())]
+        return {
+            str(path): file_digest(path)
+            for path in paths
+            if path.is_file() and path != self.files.get("record")
+        }
 
 
 def run(
@@ -54,18 +73,20 @@ def run(
     """Run a step from its command line.
 
     `files` and `lists` name its options, in words: each takes one path, or any number of them.
-    What a user can mend ends the program with one line and status 1.
+    What a user can mend ends the program with one line and status 1; so does SIGTERM, which
+    schedulers send some time before they kill.
     """
     stopwatch = Stopwatch()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=step.__doc__, prog=f"vqdistill.{step.__name__}")
     for name in files.split():
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
     for name in lists.split():
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, metavar="FILE")
-    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--settings", type=json_object, default="{}", metavar="JSON")
     parser.add_argument("--experiment", default="-")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=positive_int, default=1)
     parser.add_argument("--code-version", default="-")
     values = vars(parser.parse_args(arguments))
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -82,6 +103,24 @@ def run(
         step(job)
     except (InputError, TrainingError, OSError) as error:
         sys.exit(f"{job.step}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(
+            f"{job.step}: interrupted; nothing half-written is left, and the same command goes on"
+            " from the last finished epoch"
+        )
+
+
+def json_object(text: str) -> dict[str, Any]:
+    values = json.loads(text, object_hook=lambda values: Named(values, "--settings"))
+    if not isinstance(values, dict):
+        raise ValueError
+    return values
+
+
+def positive_int(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def compute_device(threads: int) -> "torch.device":

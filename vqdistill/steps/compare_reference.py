@@ -2,7 +2,8 @@
 
 import logging
 
-from vqdistill.files import read_csv, write_csv
+from vqdistill.files import write_csv
+from vqdistill.provenance import read_table
 from vqdistill.reporting.reference import compare
 from vqdistill.steps.common import Job, run
 
@@ -11,7 +12,7 @@ log = logging.getLogger(__name__)
 
 def compare_reference(job: Job) -> None:
     """Write the comparison and say, for each method, how many models agree."""
-    table = compare(read_csv(job["summary"]), read_csv(job["reference"]))
+    table = compare(read_table(job["summary"]), read_table(job["reference"]))
     write_csv(job["comparison"], table)
     for (method, grid), rows in table.groupby(["method", "grid"]):
         agreeing = (rows["agrees"] == "yes").sum()

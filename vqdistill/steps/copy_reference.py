@@ -9,8 +9,15 @@ from vqdistill.files import replacing
 from vqdistill.steps.common import Job, run
 
 log = logging.getLogger(__name__)
-COPIED = ("tables/*.csv", "figures/*.png", "figures/*.pdf", "metrics/*/*/*.csv")
+COPIED = (
+    "tables/*.csv",
+    "tables/record.json",
+    "figures/*.png",
+    "figures/*.pdf",
+    "metrics/*/*/*.csv",
+)
 COPIED += ("metrics/*/*/record.json", "models/*/*/record.json", "models/*/*/history.csv")
+COPIED += ("data/record.json", "latents/*/*/record.json")
 
 
 def copy_reference(job: Job) -> None:

@@ -9,10 +9,10 @@ import torch
 from vqdistill.distillation import load_method
 from vqdistill.distillation.exm import log_prior_of_all
 from vqdistill.distillation.selection import n_latents
-from vqdistill.files import read_arrays, write_arrays, write_csv
+from vqdistill.files import read_arrays, write_arrays, write_csv, write_json
 from vqdistill.loading import load_prior
 from vqdistill.randomness import generator
-from vqdistill.steps.common import Job, compute_device, run
+from vqdistill.steps.common import Job, compute_device, device_name, run
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ def distil(job: Job) -> None:
             log.info("%s: %d components", path.stem, row["n_components"])
     costs = pd.DataFrame(rows).assign(latents_enumerated=float(n_latents(prior)))
     write_csv(job["costs"], costs)
+    keys = {"grid": job.settings["grid"], "codebook_size": prior.codebook_size}
+    write_json(job["record"], job.record(device_name(device), model="selection", **keys))
 
 
 @torch.no_grad()
@@ -64,4 +66,4 @@ def _cost(n_components: int, evaluations: int, weighting_evaluations: int) -> di
 
 
 if __name__ == "__main__":
-    run(distil, files="prior codes costs", lists="latents")
+    run(distil, files="prior codes costs record", lists="latents")

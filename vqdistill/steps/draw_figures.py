@@ -1,6 +1,7 @@
 """Draw all figures from the tables, and from the one small file of pictures."""
 
-from vqdistill.files import read_arrays, read_csv
+from vqdistill.files import read_arrays
+from vqdistill.provenance import read_table
 from vqdistill.reporting.figures import (
     codebook_figure,
     costs_figure,
@@ -21,7 +22,7 @@ def draw_figures(job: Job) -> None:
     """Write each figure as PNG, PDF and SVG."""
 
     def table(name: str):
-        return read_csv(job["tables"] / f"{name}.csv")
+        return read_table(job["tables"] / f"{name}.csv")
 
     pictures = read_arrays(job["tables"] / "pictures.npz")
     density, classifier = table("density_summary"), table("classifier")

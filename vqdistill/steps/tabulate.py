@@ -5,12 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from vqdistill import config as experiment
-from vqdistill.files import read_arrays, read_csv, read_json, write_arrays, write_csv
+from vqdistill.files import read_arrays, read_csv, write_arrays, write_csv, write_json
+from vqdistill.provenance import check_files, read_record
 from vqdistill.reporting import claims
 from vqdistill.reporting.dictionary import data_dictionary
 from vqdistill.reporting.names import GATHERED, TABLES
 from vqdistill.reporting.pictures import gather_pictures
-from vqdistill.reporting.records import model_name, model_sizes, timings
+from vqdistill.reporting.records import check_settings, model_name, model_sizes, timings
 from vqdistill.reporting.tables import (
     check_complete,
     density_summary,
@@ -23,10 +24,15 @@ from vqdistill.steps.common import Job, run
 
 def tabulate(job: Job) -> None:
     """Write every table of an experiment, complete or not at all."""
+    records = {str(path): read_record(path) for path in job.lists["records"]}
+    selections = {str(path): read_record(path) for path in job.lists["selections"]}
+    made = [path for name in (*GATHERED, "pictures") for path in job.lists[name]]
+    made += [history_of(path) for path in records if is_training(records[path])]
+    check_files(made, [*records.values(), *selections.values()])
+    check_settings(records | selections, experiment.settings_of_steps(job.settings))
     tables = {name: read_all(job.lists[name]) for name in GATHERED}
     expected = pd.DataFrame(experiment.expected_models(job.settings))
     check_complete(tables["density"], expected)
-    records = {str(path): read_json(path) for path in job.lists["records"]}
     tables["classifier"] = classifier_accuracy(records)
     accuracy = tables["classifier"]["test_accuracy"].iloc[0]
     tables["density_summary"] = density_summary(tables["density"])
@@ -44,6 +50,9 @@ def tabulate(job: Job) -> None:
     pictures = {path.parent.parent.name: read_arrays(path) for path in job.lists["pictures"]}
     rows = shown_models(tables["density"])
     write_arrays(job["tables"] / "pictures.npz", gather_pictures(pictures, rows))
+    first = next(iter(records.values()))  # all are of the same data, or were refused
+    facts = {name: first[name] for name in ("dataset", "data_checksum")}
+    write_json(job["record"], job.record("cpu", **facts))
 
 
 def read_all(paths: list[Path]) -> pd.DataFrame:
@@ -59,15 +68,24 @@ def classifier_accuracy(records: dict[str, dict]) -> pd.DataFrame:
 
 
 def histories(records: dict[str, dict]) -> pd.DataFrame:
-    """The losses of all trainings, epoch by epoch; a training's history is beside its record."""
+    """The losses of all trainings, epoch by epoch."""
     parts = []
     for path, record in records.items():
-        history = Path(path).with_name("history.csv")
-        if record["step"].startswith("train"):
+        if is_training(record):
             columns = ["epoch", "train_loss", "validation_loss", "best"]
-            table = read_csv(history)[columns]
+            table = read_csv(history_of(path))[columns]
             parts.append(table.assign(model=model_name(record), seed=record["seed"]))
     return gather({str(n): part for n, part in enumerate(parts)})
+
+
+def is_training(record: dict) -> bool:
+    """Whether a record is that of a training."""
+    return record["step"].startswith("train")
+
+
+def history_of(record: str) -> Path:
+    """A training's history is beside its record."""
+    return Path(record).with_name("history.csv")
 
 
 def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -85,4 +103,5 @@ def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    run(tabulate, files="tables", lists=" ".join([*GATHERED, "records", "pictures"]))
+    lists = " ".join([*GATHERED, "records", "selections", "pictures"])
+    run(tabulate, files="tables record", lists=lists)

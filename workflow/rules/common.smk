@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from snakemake.utils import update_config
+
 from vqdistill import config as experiment
 from vqdistill.errors import InputError
 from vqdistill.models.settings import baseline_module
@@ -11,6 +13,9 @@ from vqdistill.provenance import code_version
 from vqdistill.reporting.names import FIGURES as FIGURE_NAMES
 from vqdistill.reporting.names import MASKS
 from vqdistill.reporting.names import TABLES as TABLE_NAMES
+
+# Numbers in lists of --config, which Snakemake leaves as text.
+update_config(config, experiment.typed(workflow.config_settings.config))
 
 try:
     config = experiment.checked(
@@ -44,6 +49,13 @@ wildcard_constraints:
     seed=r"\d+",
     source="|".join(TEACHERS),
     model="|".join(BASELINES) or "none",
+
+
+onstart:
+    try:
+        experiment.check_buildable(config)
+    except InputError as error:
+        sys.exit(str(error))
 
 
 def quoted(settings):

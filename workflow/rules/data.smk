@@ -4,6 +4,7 @@
 rule prepare_data:
     output:
         images=IMAGES,
+        record=f"{RESULTS}/data/record.json",
     log:
         f"{RESULTS}/logs/prepare_data.log",
     benchmark:
@@ -16,8 +17,11 @@ rule prepare_data:
         runtime=30,
     params:
         settings=quoted(experiment.data_settings(config)),
+        experiment=config["experiment"],
         code=version_of("prepare_data"),
     shell:
         "python -m vqdistill.steps.prepare_data"
-        " --images {output.images} --settings {params.settings:q} --threads {threads}"
-        " --code-version {params.code} > {log} 2>&1"
+        " --images {output.images} --record {output.record}"
+        " --settings {params.settings:q} --experiment {params.experiment}"
+        " --threads {threads} --code-version {params.code}"
+        " > {log} 2>&1"

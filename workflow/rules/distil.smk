@@ -14,6 +14,7 @@ for methods in sorted({tuple(names) for names in TEACHERS.values()}):
                 f"{RESULTS}/latents/{{source}}/seed-{{seed}}/{method}.npz" for method in methods
             ],
             costs=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/costs.csv",
+            record=f"{RESULTS}/latents/{{source}}/seed-{{seed}}/record.json",
         log:
             f"{RESULTS}/logs/distil/{{source}}/seed-{{seed}}.log",
         benchmark:
@@ -35,7 +36,7 @@ for methods in sorted({tuple(names) for names in TEACHERS.values()}):
         shell:
             "python -m vqdistill.steps.distil"
             " --prior {input.prior} --codes {input.codes}"
-            " --latents {output.latents} --costs {output.costs}"
+            " --latents {output.latents} --costs {output.costs} --record {output.record}"
             " --settings {params.settings:q} --experiment {params.experiment}"
             " --seed {wildcards.seed} --threads {threads} --code-version {params.code}"
             " > {log} 2>&1"

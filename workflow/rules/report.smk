@@ -10,12 +10,14 @@ rule tabulate:
         bounds=all_runs("metrics/{name}/seed-{seed}/bounds.csv", TEACHERS),
         codebook=all_runs("metrics/{name}/seed-{seed}/codebook.csv", TEACHERS),
         records=records(),
+        selections=all_runs("latents/{name}/seed-{seed}/record.json", TEACHERS),
         pictures=expand(f"{RESULTS}/metrics/{{name}}/seed-{SEEDS[0]}/pictures.npz", name=SOURCES),
     output:
         tables=[
             captioned(path, "Tables") if Path(path).stem in CAPTIONED else path for path in TABLES
         ],
         pictures=f"{RESULTS}/tables/pictures.npz",
+        record=f"{RESULTS}/tables/record.json",
     log:
         f"{RESULTS}/logs/tabulate.log",
     conda:
@@ -33,8 +35,8 @@ rule tabulate:
         "python -m vqdistill.steps.tabulate"
         " --density {input.density} --inpainting {input.inpainting} --costs {input.costs}"
         " --teacher {input.teacher} --bounds {input.bounds} --codebook {input.codebook}"
-        " --records {input.records} --pictures {input.pictures}"
-        " --tables {params.folder} --settings {params.settings:q}"
+        " --records {input.records} --selections {input.selections} --pictures {input.pictures}"
+        " --tables {params.folder} --record {output.record} --settings {params.settings:q}"
         " --experiment {params.experiment} --code-version {params.code}"
         " > {log} 2>&1"
 
@@ -43,6 +45,7 @@ rule draw_figures:
     input:
         tables=TABLES,
         pictures=f"{RESULTS}/tables/pictures.npz",
+        record=f"{RESULTS}/tables/record.json",
     output:
         png=[captioned(path, "Figures") for path in FIGURES],
         pdf=[path.replace(".png", ".pdf") for path in FIGURES],

@@ -1,0 +1,54 @@
+"""A loss that is not finite ends a training with what is needed to go on from there."""
+
+import json
+import re
+
+import pytest
+from tiny_experiment import files_of, pick, refusal, run, without_outputs
+
+
+def with_rate(command, rate):
+    settings = json.loads(command.values("settings")[0])
+    if "learning_rate" in settings:
+        return command.with_settings(learning_rate=rate)
+    return command.with_settings(settings=settings["settings"] | {"learning_rate": rate})
+
+
+@pytest.mark.parametrize("model", ["vqvae-2x2-K4", "prior-2x2-K4", "cm", "classifier"])
+def test_a_training_that_explodes(commands, folder, log, model):
+    """By a learning rate that is allowed: at the first epochs of a real step."""
+    command = with_rate(pick(commands, "train", f"models/{model}/"), 1e30)
+    without_outputs(command, folder)
+    said = refusal(command, folder, log)
+    expected = (
+        rf"{command.step}: (train|validation) loss is (nan|inf) in epoch (\d)(, step \d+ of 12)?;"
+        r" the last good epoch is (none|\d, the best \d); lower the learning rate or look at the"
+        " data"
+    )
+    assert re.fullmatch(expected, said), said
+    assert not files_of(folder, command.outputs())
+
+
+class NotANumber:
+    """Makes the loss of the third batch of the fourth epoch infinite."""
+
+    def __call__(self):
+        from vqdistill.models.vqvae import VQVAE
+
+        loss, seen = VQVAE.loss, []
+
+        def broken(model, x, generator):
+            value, parts = loss(model, x, generator)
+            seen.append(model.training)
+            return (value / 0 if sum(seen) == 3 * 12 + 3 else value), parts
+
+        VQVAE.loss = broken
+
+
+def test_the_last_good_epoch_is_named_and_kept(commands, undisturbed, folder, log):
+    command = pick(commands, "train_vqvae")
+    without_outputs(command, folder)
+    said = refusal(command, folder, log, NotANumber())
+    assert "train loss is inf in epoch 4, step 3 of 12; the last good epoch is 3, the best " in said
+    assert not files_of(folder, command.outputs())
+    assert "after epoch 3\n" in run(command, folder, log)

@@ -1,0 +1,183 @@
+"""Any valid configuration loads; any that is corrupted in one place is refused in one line."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from vqdistill import config as experiment
+from vqdistill.errors import InputError
+
+SCHEMA = experiment.read_schema(Path(__file__).parents[2] / "workflow/schemas/config.schema.yaml")
+TRIED = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+
+count = st.integers(1, 10_000)
+rate = st.floats(1e-6, 1.0)
+decay = st.floats(0.0, 0.5)
+TRAINING = {"batch_size": count, "max_epochs": count, "patience": count, "min_improvement": decay}
+training = st.fixed_dictionaries({}, optional=TRAINING)
+grids = ["2x2", "4x4", "1x3"]
+
+
+def distinct(elements, most: int = 4):
+    return st.lists(elements, min_size=1, max_size=most, unique=True)
+
+
+def model(**own):
+    """A model's section; its rates and its training may be left out."""
+    rates = {"learning_rate": rate, "weight_decay": decay, "training": training}
+    return st.fixed_dictionaries({}, optional=own | rates)
+
+
+channels = st.lists(st.integers(1, 64), min_size=1, max_size=4)
+vqvae = st.builds(
+    lambda channels, rest: {"channels": channels} | rest,
+    st.fixed_dictionaries(dict.fromkeys(grids, channels)),
+    model(
+        commitment=decay,
+        initialisation=st.sampled_from(["uniform", "kmeans"]),
+        ema_decay=st.floats(0, 0.99),
+        revive_dead_codes=st.booleans(),
+    ),
+)
+methods = distinct(st.sampled_from(["dmrs", "dmbs", "random", "frequent"]))
+teacher = {"codebook_sizes": distinct(st.integers(16, 4096)), "methods": methods}
+exact = {"codebook_sizes": distinct(st.integers(16, 100)), "methods": st.just(["exm", "dmrs"])}
+
+
+def teachers_on(chosen: list[str]):
+    """One teacher a grid; exact models where the space is small enough."""
+    small = st.one_of(st.fixed_dictionaries(exact), st.fixed_dictionaries(teacher))
+    large = st.fixed_dictionaries(teacher)
+    return st.tuples(*(large if grid == "4x4" else small for grid in chosen)).map(
+        lambda found: [{"grid": g} | t for g, t in zip(chosen, found, strict=True)]
+    )
+
+
+baselines = st.fixed_dictionaries(
+    {},
+    optional={
+        "cm": st.fixed_dictionaries({}, optional={"training": training}),
+        "einet": st.fixed_dictionaries({"sizes": distinct(st.integers(1, 40))}),
+        "gmm": st.fixed_dictionaries({"sizes": distinct(st.integers(1, 99))}),
+    },
+)
+configs = st.fixed_dictionaries(
+    {
+        "experiment": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+        "seeds": distinct(st.integers(0, 2**31)),
+        "data": st.fixed_dictionaries(
+            {},
+            optional={
+                "dataset": st.sampled_from(["mnist", "fashion_mnist", "digits"]),
+                "noise_seed": st.integers(0, 99),
+                "training_part": st.integers(1, 1000),
+            },
+        ),
+        "training": st.fixed_dictionaries(TRAINING),
+        "vqvae": vqvae,
+        "prior": model(width=st.integers(0, 512), layers=count, head=count),
+        "teachers": distinct(st.sampled_from(grids), 3).flatmap(teachers_on),
+        "n_components": distinct(st.integers(1, 4096)),
+        "baselines": baselines,
+    },
+    optional={
+        "inpainting": st.fixed_dictionaries(
+            {}, optional={"n_components": distinct(count), "scored_images": count}
+        ),
+        "classifier": model(width=count),
+    },
+).filter(lambda config: config["experiment"] != "reference")
+
+
+def checked(config):
+    return experiment.checked(config, SCHEMA)
+
+
+@TRIED
+@given(config=configs)
+def test_valid_configurations_load(config):
+    given_ = copy.deepcopy(config)
+    filled = checked(config)
+    assert config == given_, "checking changed its argument"
+    assert checked(filled) == filled
+    sources, models = experiment.teachers(filled), experiment.baselines(filled)
+    for source in sources:
+        resolved = experiment.vqvae_settings(filled, source)
+        assert set(resolved["training"]) == set(TRAINING)
+        experiment.prior_settings(filled, source)
+        experiment.teacher_evaluation_settings(filled, source)
+    for name in models:
+        experiment.baseline_settings(filled, name)
+    expected = experiment.expected_models(filled)
+    assert {row["seed"] for row in expected} == set(config["seeds"])
+    assert {row["method"] for row in expected} == set(experiment.methods(filled))
+    rows = [tuple(row.values()) for row in expected]
+    assert len(rows) == len(set(rows)), "two models with the same keys"
+
+
+def places(value, path=()):
+    """The paths of all values within a configuration."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*path, key))
+
+
+def wrong_for(value, path):
+    """Values that are impossible where `value` stood."""
+    wrong = [{"a": 1}, [[1]], "no such thing", None, -1, 0.5, True]
+    if isinstance(value, bool):
+        return [x for x in wrong if not isinstance(x, bool)]
+    if isinstance(value, int):
+        return wrong
+    if isinstance(value, float):
+        return [x for x in wrong if x != 0.5]
+    if isinstance(value, str):
+        return [x for x in wrong if not isinstance(x, str)] + ["../up"]
+    if isinstance(value, list):
+        return [[], "no such thing", 3, None, {"a": 1}, [{}]]
+    return [[], "no such thing", 3, None, {"no such key": 1}]
+
+
+def refusal(config) -> str:
+    with pytest.raises(InputError) as error:
+        checked(config)
+    message = str(error.value)
+    assert message.startswith("config: ")
+    assert "\n" not in message
+    return message
+
+
+@TRIED
+@given(config=configs, data=st.data())
+def test_one_wrong_value_is_refused_and_named(config, data):
+    path = data.draw(st.sampled_from(sorted(places(config), key=str)))
+    *outer, last = path
+    section = config
+    for key in outer:
+        section = section[key]
+    wrong = data.draw(st.sampled_from(wrong_for(section[last], path)))
+    section[last] = wrong
+    names = [str(part) for part in path if isinstance(part, str)]
+    assert any(name in refusal(config) for name in names), (path, wrong)
+
+
+@TRIED
+@given(config=configs, data=st.data())
+def test_one_misspelt_key_is_refused_with_a_hint(config, data):
+    paths = sorted((p for p in places(config) if isinstance(p[-1], str)), key=str)
+    *outer, last = data.draw(st.sampled_from(paths))
+    assume(not {"baselines", "channels"} & set(outer))  # their keys are names, which may be any
+    section = config
+    for key in outer:
+        section = section[key]
+    at = data.draw(st.integers(1, len(last)))
+    misspelt = last[:at] + last[at - 1] + last[at:]  # a doubled letter
+    section[misspelt] = section.pop(last)
+    message = refusal(config)
+    # a key that has no default may also be told as missing
+    assert misspelt in message or repr(last) in message

@@ -1,0 +1,157 @@
+"""What holds for any mask and any image, tried on many (hypothesis); fixed examples, no chance."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from exact_answers import einet_of, expanded, mixture_of, terms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from vqdistill.circuits.components import DecodedComponents
+from vqdistill.circuits.mixture import Mixture, StreamedMixture
+
+B, D = 3, 16
+ROUNDING = 1e-9
+TRIED = settings(max_examples=25, derandomize=True, deadline=None, database=None)
+
+
+def streamed(mixture):
+    decoded = DecodedComponents(
+        mixture.components.parameters, mixture.n_components, D, torch.device("cpu")
+    )
+    return StreamedMixture(mixture.log_weights, decoded)
+
+
+CIRCUITS = {
+    "mixture": mixture_of(24, D, 0.02),
+    "streamed": streamed(mixture_of(24, D, 0.02)),
+    "einet": einet_of((4, 4), 2, 2),
+}
+FLAT = dict.fromkeys(("mixture", "streamed"), CIRCUITS["mixture"])
+log_weights, means, stds = expanded(CIRCUITS["einet"])
+FLAT["einet"] = Mixture(log_weights, means, stds.log())
+ANY_CIRCUIT = pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
+
+pixels = st.floats(-0.5, 1.5, width=32)
+images = arrays(np.float32, (B, D), elements=pixels).map(torch.from_numpy)
+shapes = st.sampled_from([(D,), (B, D)])
+masks = shapes.flatmap(lambda shape: arrays(bool, shape)).map(torch.from_numpy)
+
+
+def close(found, expected, tolerance=ROUNDING):
+    """Of log-likelihoods, relative to their size."""
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CIRCUITS)
+@TRIED
+@given(x=images, observed=masks)
+def test_marginal_and_conditional_are_those_of_the_flat_mixture(name, x, observed):
+    """log p(x_o) and log p(x_u | x_o) = log Σ_n r_n(x_o) p_n(x_u), each computed by itself."""
+    circuit = CIRCUITS[name]
+    given_o, joint = terms(FLAT[name], x, observed), terms(FLAT[name], x)
+    close(circuit.log_prob(x, observed), given_o.logsumexp(1))
+    conditional = (given_o.log_softmax(1) + joint - given_o).logsumexp(1)
+    # each part is as exact as the joint, which may be much larger than their difference
+    scale = 1e-12 * joint.logsumexp(1).abs().max().item()
+    torch.testing.assert_close(
+        circuit.conditional_log_prob(x, observed), conditional, rtol=ROUNDING, atol=ROUNDING + scale
+    )
+
+
+@ANY_CIRCUIT
+@TRIED
+@given(x=images, observed=masks)
+def test_marginal_and_conditional_make_the_joint(circuit, x, observed):
+    found = circuit.log_prob(x, observed) + circuit.conditional_log_prob(x, observed)
+    close(found, circuit.log_prob(x))
+
+
+@ANY_CIRCUIT
+@TRIED
+@given(x=images, observed=arrays(bool, (D,)).map(torch.from_numpy), data=st.data())
+def test_hiding_one_more_pixel_integrates_it_out(circuit, x, observed, data):
+    """∫ p(x_o) dx_j = p(x_o without j), by the trapezoid rule."""
+    j = data.draw(st.integers(0, D - 1))
+    observed[j] = True
+    less = observed.clone()
+    less[j] = False
+    line = torch.arange(-3, 4, 0.01, dtype=torch.float64)
+    points = x[:1].double().expand(len(line), D).clone()
+    points[:, j] = line
+    integral = circuit.log_prob(points, observed).logsumexp(0) + math.log(0.01)
+    close(integral[None], circuit.log_prob(x[:1].double(), less), 1e-6)
+
+
+@ANY_CIRCUIT
+@TRIED
+@given(x=images, observed=masks, noise=st.sampled_from([math.nan, math.inf, -1e30, 0.25]))
+def test_hidden_values_never_matter(circuit, x, observed, noise):
+    other = torch.where(observed, x, noise)
+    for query in ("log_prob", "conditional_mean", "conditional_mode"):
+        ask = getattr(circuit, query)
+        assert torch.equal(ask(x, observed), ask(other, observed)), query
+    drawn = [
+        circuit.conditional_sample(images, observed, torch.Generator().manual_seed(0))
+        for images in (x, other)
+    ]
+    assert torch.equal(*drawn)
+
+
+@ANY_CIRCUIT
+@TRIED
+@given(x=images, observed=masks)
+def test_completions_keep_what_is_observed_and_are_finite(circuit, x, observed):
+    completions = [
+        circuit.conditional_mean(x, observed),
+        circuit.conditional_mode(x, observed),
+        circuit.conditional_sample(x, observed, torch.Generator().manual_seed(0)),
+        circuit.conditional_sample(x, observed, torch.Generator().manual_seed(0), leaf_means=True),
+    ]
+    for completed in completions:
+        assert completed.shape == x.shape
+        assert completed.isfinite().all()
+        assert torch.equal(torch.where(observed, completed, 0), torch.where(observed, x, 0))
+
+
+@ANY_CIRCUIT
+@TRIED
+@given(x=images, observed=arrays(bool, (D,)).map(torch.from_numpy))
+def test_one_mask_for_all_is_the_same_mask_for_each(circuit, x, observed):
+    each = observed.expand(B, D).contiguous()
+    close(circuit.log_prob(x, observed), circuit.log_prob(x, each))
+    mean, same = circuit.conditional_mean(x, observed), circuit.conditional_mean(x, each)
+    torch.testing.assert_close(mean, same, rtol=0, atol=1e-6)
+
+
+@ANY_CIRCUIT
+@TRIED
+@given(x=images, observed=masks)
+def test_images_do_not_depend_on_their_batch(circuit, x, observed):
+    together = circuit.log_prob(x, observed)
+    rows = observed.expand(B, D)
+    alone = [circuit.log_prob(x[b : b + 1], rows[b : b + 1]) for b in range(B)]
+    close(together, torch.cat(alone))
+
+
+@ANY_CIRCUIT
+@TRIED
+@given(x=images, shape=shapes)
+def test_nothing_observed_is_certain_and_everything_is_the_joint(circuit, x, shape):
+    nothing = circuit.log_prob(x, torch.zeros(shape, dtype=torch.bool))
+    assert torch.equal(nothing, torch.zeros(B, dtype=torch.float64))
+    close(circuit.log_prob(x, torch.ones(shape, dtype=torch.bool)), circuit.log_prob(x))
+
+
+@TRIED
+@given(x=images, observed=masks, order=st.permutations(range(24)))
+def test_the_order_of_components_is_no_matter(x, observed, order):
+    mixture = CIRCUITS["mixture"]
+    parameters = mixture.log_weights[order], mixture.means[order], mixture.log_stds[order]
+    other = Mixture(*parameters)
+    close(other.log_prob(x, observed), mixture.log_prob(x, observed))
+    mean, same = (circuit.conditional_mean(x, observed) for circuit in (other, mixture))
+    torch.testing.assert_close(mean, same, rtol=0, atol=1e-6)

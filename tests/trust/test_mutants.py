@@ -1,0 +1,363 @@
+"""Deliberately broken copies of the code, each refused by the guarantee that it breaks.
+
+A mutant is one function with a few characters of its source changed. Where that source is no
+longer there, the code was rewritten: break it again, in its new form.
+"""
+
+import importlib
+import inspect
+import textwrap
+from typing import NamedTuple
+
+import pytest
+from exact_answers import GUARANTEES, hold
+
+
+class Mutant(NamedTuple):
+    what: str
+    function: str  # module:name in the package, where it is called
+    before: str
+    after: str
+    broken: str  # the guarantee that it breaks
+
+
+MUTANTS = [
+    Mutant(
+        "unnormalised conditionals",
+        "models.pixelcnn:PixelCNN.grid_log_probs",
+        ".double().log_softmax(-1)",
+        ".double()",
+        "prior_sums_to_one",
+    ),
+    Mutant(
+        "conditionals of the class before",
+        "models.pixelcnn:PixelCNN.log_prob",
+        "self.grid_log_probs(z, c)",
+        "self.grid_log_probs(z, (c - 1) % self.n_classes)",
+        "beam_scores_are_log_p_of_their_class",
+    ),
+    Mutant(
+        "first layer with mask B",
+        "models.pixelcnn:GatedLayer.__init__",
+        "end = 0 if first else 1",
+        "end = 1",
+        "prior_is_causal",
+    ),
+    Mutant(
+        "residual around mask A",
+        "models.pixelcnn:GatedLayer.forward",
+        "out if self.first else out + h",
+        "out + h",
+        "prior_is_causal",
+    ),
+    Mutant(
+        "prefix of another class",
+        "models.pixelcnn:PixelCNN.extend",
+        "prefixes.classes[parents]",
+        "prefixes.classes[parents.flip(0)]",
+        "incremental_equals_full_pass",
+    ),
+    Mutant(
+        "features of the wrong layer",
+        "models.pixelcnn:PixelCNN.position_features",
+        "left[:, i - 1]",
+        "left[:, i]",
+        "incremental_equals_full_pass",
+    ),
+    Mutant(
+        "siblings that share a row",
+        "models.pixelcnn:PixelCNN.extend",
+        "prefixes.row_of[parents]",
+        "prefixes.row_of[parents].clamp(max=0)",
+        "incremental_equals_full_pass",
+    ),
+    Mutant(
+        "one class for all",
+        "distillation.exm:mean_over_classes",
+        "log_prob_by_class.logsumexp(1) - math.log(log_prob_by_class.shape[1])",
+        "log_prob_by_class[:, 0]",
+        "exact_model_is_the_double_loop",
+    ),
+    Mutant(
+        "latents decoded in another order",
+        "loading:codes_of",
+        "digits.unflatten(1, grid)",
+        "digits.flip(1).unflatten(1, grid)",
+        "exact_model_is_the_double_loop",
+    ),
+    Mutant(
+        "weights of another latent",
+        "distillation.dmrs:complete",
+        "log_prob_by_class(prior, codes)",
+        "log_prob_by_class(prior, codes.flip(0))",
+        "all_latents_with_prior_weights_are_the_exact_model",
+    ),
+    Mutant(
+        "prior weights where uniform ones are asked for",
+        "loading:exact_mixture",
+        "uniform_log_weights(len(log_prior)) if uniform else log_prior",
+        "log_prior",
+        "uniform_weights_are_equation_2",
+    ),
+    Mutant(
+        "scores of the first class",
+        "distillation.dmbs:search",
+        "torch.tensor([class_]",
+        "torch.tensor([0]",
+        "beam_scores_are_log_p_of_their_class",
+    ),
+    Mutant(
+        "children of the wrong parents",
+        "distillation.dmbs:search",
+        "best // n_children",
+        "best % len(prefixes.codes)",
+        "beam_scores_are_log_p_of_their_class",
+    ),
+    Mutant(
+        "scores with their noise",
+        "distillation.dmbs:search",
+        "log_probs.gather(1, children)",
+        "(log_probs + noise).gather(1, children)",
+        "wide_beam_returns_every_latent",
+    ),
+    Mutant(
+        "a beam that is one too narrow",
+        "distillation.dmbs:search",
+        "topk(min(width, len(totals)))",
+        "topk(max(1, min(width - 1, len(totals))))",
+        "wide_beam_returns_every_latent",
+    ),
+    Mutant(
+        "a beam that keeps everything",
+        "distillation.dmbs:search",
+        "topk(min(width, len(totals)))",
+        "topk(len(totals))",
+        "beam_costs_are_linear",
+    ),
+    Mutant(
+        "evaluations that are not counted",
+        "models.pixelcnn:PixelCNN.next_log_probs",
+        "len(prefixes.codes) * self.codebook_size",
+        "len(prefixes.codes)",
+        "beam_costs_are_linear",
+    ),
+    Mutant(
+        "duplicates across classes",
+        "distillation.dmbs:merge",
+        "if code.tobytes() not in taken",
+        "if True",
+        "selections_are_distinct_and_complete",
+    ),
+    Mutant(
+        "duplicates of earlier draws",
+        "distillation.dmrs:new_rows",
+        "key not in seen",
+        "True",
+        "dmrs_samples_without_replacement",
+    ),
+    Mutant(
+        "noise of the wrong tail",
+        "distillation.dmrs:gumbel",
+        ".log_().neg_()",
+        ".log_()",
+        "dmrs_samples_without_replacement",
+    ),
+    Mutant(
+        "noise that is not conditioned on the parent's",
+        "distillation.dmrs:conditioned_on_max",
+        "maximum[:, None] - F.relu(v) - torch.log1p(torch.exp(-v.abs()))",
+        "perturbed",
+        "dmrs_samples_without_replacement",
+    ),
+    Mutant(
+        "sampling that never turns to the beam",
+        "distillation.dmrs:draw_ancestral",
+        "batch >= JUDGED_BATCH",
+        "False",
+        "dmrs_ends_where_one_latent_has_all_the_mass",
+    ),
+    Mutant(
+        "no log-determinant in the mixture",
+        "circuits.components:_chunk",
+        "-log_std - HALF_LOG_TWO_PI",
+        "0 * log_std - HALF_LOG_TWO_PI",
+        "density_integrates_to_one",
+    ),
+    Mutant(
+        "no log-determinant in the EiNet",
+        "circuits.einet:GaussianLeaves.log_density",
+        "-stds.log() - HALF_LOG_TWO_PI",
+        "0 * stds - HALF_LOG_TWO_PI",
+        "density_integrates_to_one",
+    ),
+    Mutant(
+        "hidden pixels at their peak, not integrated out",
+        "circuits.einet:GaussianLeaves.log_density",
+        "if maximise else 0.0",
+        "if not maximise else 0.0",
+        "marginal_is_the_integral_of_the_joint",
+    ),
+    Mutant(
+        "mask that is off by one pixel",
+        "circuits.base:Circuit.checked",
+        "observed = observed.to(x.device)",
+        "observed = observed.roll(1, -1)",
+        "marginal_is_the_integral_of_the_joint",
+    ),
+    Mutant(
+        "pixels of another mask",
+        "circuits.scores:Evidence.__init__",
+        "patterns[c][m]",
+        "patterns[c][0]",
+        "marginal_is_the_integral_of_the_joint",
+    ),
+    Mutant(
+        "conditional that is the joint",
+        "circuits.base:Circuit.conditional_log_prob",
+        " - self.log_prob(x, observed)",
+        "",
+        "marginal_is_the_integral_of_the_joint",
+    ),
+    Mutant(
+        "marginal of nothing that is not 1",
+        "circuits.mixture:_zero_where_nothing_observed",
+        "torch.where(known.own_masks.any(1), log_prob, 0.0)",
+        "log_prob + 1e-12",
+        "nothing_observed_is_certain_and_everything_is_the_joint",
+    ),
+    Mutant(
+        "means that forget the evidence",
+        "circuits.mixture:StreamedMixture.conditional_mean",
+        "evidence(x, observed)",
+        "evidence(x, torch.zeros_like(observed))",
+        "conditional_mean_is_that_of_quadrature",
+    ),
+    Mutant(
+        "halves that are taken for each other",
+        "circuits.einet:EinsumLayer.downward",
+        "joint.sum(2)",
+        "joint.sum(1)",
+        "conditional_mean_is_that_of_quadrature",
+    ),
+    Mutant(
+        "samples of uniformly drawn components",
+        "circuits.mixture:StreamedMixture.sample",
+        "self.log_weights.exp()",
+        "torch.ones_like(self.log_weights)",
+        "samples_follow_quadrature",
+    ),
+    Mutant(
+        "conditional samples of the first component",
+        "circuits.mixture:ComponentDraw.update",
+        "start + first",
+        "start",
+        "samples_follow_quadrature",
+    ),
+    Mutant(
+        "samples whose deviation is their variance",
+        "circuits.einet:EiNet._draw",
+        "stds * noise",
+        "stds * stds * noise",
+        "samples_follow_quadrature",
+    ),
+    Mutant(
+        "a mode that ignores how narrow components are",
+        "circuits.mixture:StreamedMixture.conditional_mode",
+        "+ peaks + weights",
+        "+ weights",
+        "mode_is_as_good_as_a_grid_search",
+    ),
+    Mutant(
+        "a mode by sums, not by largest terms",
+        "circuits.einet:EiNet.conditional_mode",
+        "maximise=True",
+        "maximise=False",
+        "mode_is_as_good_as_a_grid_search",
+    ),
+    Mutant(
+        "EM that adds the mean's square",
+        "models.einet:_update_gaussians",
+        "second - first.square()",
+        "second + first.square()",
+        "em_never_lowers_the_likelihood",
+    ),
+    Mutant(
+        "EM with weights of the wrong half",
+        "models.einet:update",
+        "weights.mul_(layer.weights.flatten(2))",
+        "weights.mul_(layer.weights.mT.flatten(2))",
+        "em_never_lowers_the_likelihood",
+    ),
+    Mutant(
+        "EM whose deviations are variances",
+        "models.gmm:GaussianMixture.update",
+        ".clamp(min=MIN_STD**2).sqrt()",
+        ".clamp(min=MIN_STD**2)",
+        "em_never_lowers_the_likelihood",
+    ),
+    Mutant(
+        "batch norm left in training mode",
+        "models.continuous_mixture:circuit",
+        "model.eval()",
+        "model.train()",
+        "compiled_mixture_is_that_of_its_points",
+    ),
+    Mutant(
+        "points that are no longer normal",
+        "models.continuous_mixture:circuit",
+        "model.settings.latent_dimension, generator)",
+        "model.settings.latent_dimension, generator) / 2",
+        "compiled_mixture_is_that_of_its_points",
+    ),
+    Mutant(
+        "weights of a mixture counted in full",
+        "circuits.mixture:mixture_parameters",
+        "n_components - 1",
+        "n_components",
+        "parameters_are_those_of_a_walk",
+    ),
+    Mutant(
+        "float32 where float64 is needed",
+        "circuits.scores:Scorer.of_pairs",
+        "x.sub_(means).square_().mul_(quadratic)",
+        "x.float().sub_(means).square_().mul_(quadratic).double()",
+        "log_likelihoods_on_mnist_are_exact",
+    ),
+    Mutant(
+        "components dropped that matter",
+        "circuits.scores:Scorer.relevant",
+        "so_far[:, None] - NEGLIGIBLE",
+        "so_far[:, None] - 0.5",
+        "density_integrates_to_one",
+    ),
+]
+
+
+def break_(mutant: Mutant, monkeypatch) -> None:
+    """Puts the broken copy of a function in its place."""
+    module, _, name = mutant.function.partition(":")
+    owner = importlib.import_module(f"vqdistill.{module}")
+    *classes, name = name.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    function = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(mutant.before) == 1, f"{mutant.before!r} is not in {mutant.function}"
+    source = source.replace(mutant.before, mutant.after)
+    for part in classes:
+        source = source.replace("super()", f"super({part}, self)")
+    made: dict = {}
+    exec(source, vars(importlib.import_module(function.__module__)), made)
+    monkeypatch.setattr(owner, name, made[name])
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_a_broken_copy_is_refused(mutant, monkeypatch):
+    break_(mutant, monkeypatch)
+    with pytest.raises(AssertionError) as refusal:
+        hold(mutant.broken)
+    assert "is not in" not in str(refusal.value)
+
+
+def test_every_guarantee_has_a_mutant():
+    assert {mutant.broken for mutant in MUTANTS} == set(GUARANTEES)

@@ -1,0 +1,52 @@
+"""The published encoders: which convolutions take an image to a grid of codes.
+
+Without torch, so that a grid that does not fit is refused before anything is trained.
+"""
+
+from typing import NamedTuple
+
+from vqdistill.errors import InputError
+
+
+class Layer(NamedTuple):
+    kernel: int
+    stride: int
+    padding: int
+    bare: bool = False  # neither batch norm nor ReLU after the encoder's convolution
+
+
+STACKS = {
+    (2, 2): (Layer(4, 2, 1), Layer(4, 2, 1), Layer(3, 2, 1), Layer(2, 2, 0)),
+    (4, 4): (Layer(4, 2, 1), Layer(4, 2, 1), Layer(3, 2, 1, bare=True)),
+}
+
+
+def encoder_layers(
+    image_shape: tuple[int, int], grid: tuple[int, int]
+) -> tuple[tuple[Layer, ...], list[tuple[int, int]]]:
+    """The published stack for a grid, without leading layers for smaller images.
+
+    Returns the layers and the shapes from the image to the grid (one more than the layers).
+    Raises InputError if the grid has no stack or can't be reached from the image.
+    """
+    stack = STACKS.get(tuple(grid), ())
+    for start in range(len(stack)):
+        shapes = [tuple(image_shape)]
+        for kernel, stride, padding, _ in stack[start:]:
+            shapes.append(tuple((s + 2 * padding - kernel) // stride + 1 for s in shapes[-1]))
+        if shapes[-1] == tuple(grid):
+            return stack[start:], shapes
+    raise InputError(
+        f"grid: {tuple(grid)} can't be reached from images of {tuple(image_shape)} pixels; there "
+        f"are encoders for {', '.join(map(str, STACKS))} and images of, say, 28×28 or 8×8 pixels; "
+        "choose one of these grids or pad the images"
+    )
+
+
+def check_channels(channels: tuple[int, ...], n_layers: int, grid: tuple[int, int]) -> None:
+    """Raises InputError unless there are positive channels for each layer of the encoder."""
+    if len(channels) != n_layers or min(channels) < 1:
+        raise InputError(
+            f"channels: {tuple(channels)} given, but grid {tuple(grid)} needs "
+            f"{n_layers} positive number(s) for these images, one for each encoder layer"
+        )

@@ -1,0 +1,136 @@
+"""One result made again, alone, from the record that stands beside it.
+
+The record names the step, its settings, seed and command line, and the digests of all files that
+it read and wrote. What it read is taken from its place if it is still the same file; else it is
+made again first, from the record beside it, back to the images if need be.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vqdistill.errors import InputError
+from vqdistill.models.settings import baseline_module
+from vqdistill.provenance import code_version, environment, file_digest, read_record
+
+log = logging.getLogger(__name__)
+TIMED = "history.csv"  # tells of seconds, which no two runs share
+WRITTEN = {  # by each step, beside its record: the names of its options; what else it has, it reads
+    "prepare_data": ["images"],
+    "train_vqvae": ["weights", "codes", "history"],
+    "train_prior": ["weights", "history"],
+    "train_baseline": ["weights", "history"],
+    "train_classifier": ["weights", "history"],
+    "distil": ["latents", "costs"],
+    "evaluate_baseline": ["density", "inpainting", "pictures"],
+    "evaluate_teacher": ["density", "inpainting", "pictures", "teacher", "bounds", "codebook"],
+    "tabulate": ["tables"],
+}
+
+
+def reproduce(record: Path, folder: Path) -> dict[str, bool]:
+    """Make a record's files again in `folder`; whether each is the same, byte for byte.
+
+    Raises InputError where the record or what its step reads can't be had.
+    """
+    result = Result(record)
+    root = Path(os.path.commonpath([path.parent for path in result.digests]))
+    for change in result.changes():
+        log.warning("%s", change)
+    run = Reproduction(root, folder.resolve())
+    run.make(result)
+    return {
+        str(path.relative_to(root)): file_digest(run.place(path)) == digest
+        for path, digest in result.digests.items()
+        if result.wrote(path) and path.name != TIMED
+    }
+
+
+class Result:
+    """A record, with the paths in it as they are now: it may have been copied with its files."""
+
+    def __init__(self, record: Path) -> None:
+        self.record = record.resolve()
+        self.facts = read_record(self.record)
+        if self.facts["step"] not in WRITTEN or "options" not in self.facts:
+            raise InputError(f"{record}: of a step that can't be run again from it alone")
+        self.paths = {
+            name: [self._now(path) for path in paths]
+            for name, paths in self.facts["options"].items()
+        }
+        self.digests = {self._now(path): digest for path, digest in self.facts["files"].items()}
+
+    def _now(self, path: str) -> Path:
+        folder = Path(self.facts["options"]["record"][0]).parent
+        return Path(os.path.normpath(self.record.parent / os.path.relpath(path, folder)))
+
+    def wrote(self, path: Path) -> bool:
+        """Whether a file is one of those that the step wrote, or in a folder that it wrote."""
+        written = [path for name in WRITTEN[self.facts["step"]] for path in self.paths[name]]
+        return path in written or path.parent in written
+
+    def current_version(self) -> str:
+        """The version of the code that runs the step now, as the workflow computes it."""
+        modules = [f"vqdistill.steps.{self.facts['step']}"]
+        if "method" in self.facts["settings"]:
+            modules.append(baseline_module(self.facts["settings"]["method"]))
+        if self.facts["step"] == "distil":
+            modules += [f"vqdistill.distillation.{path.stem}" for path in self.paths["latents"]]
+        return code_version(*modules)
+
+    def changes(self) -> Iterator[str]:
+        """What is not as it was when the record was written, in a line each."""
+        now: dict[str, Any] = environment(self.facts["device"])
+        now |= {"code_version": self.current_version(), **now["libraries"]}
+        then = {name: self.facts[name] for name in ("code_version", "hardware")}
+        for name, value in (then | self.facts["libraries"]).items():
+            if now.get(name) != value:
+                yield f"{name}: {now.get(name)}, and {value} when the record was written"
+
+
+class Reproduction:
+    """Files under `root` that are made again at the same places under `folder`."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder = root, folder
+        self.made: set[Path] = set()
+
+    def place(self, path: Path) -> Path:
+        return self.folder / path.relative_to(self.root)
+
+    def make(self, result: Result) -> None:
+        """Run a record's step, once what it reads is there."""
+        facts, here = result.facts, ("record", "checkpoint", *WRITTEN[result.facts["step"]])
+        options = {
+            name: [str(self.place(path) if name in here else self.found(path, result))
+                   for path in paths]
+            for name, paths in result.paths.items()
+        }  # fmt: skip
+        options |= {name: [str(facts[name])] for name in ("experiment", "seed", "threads")}
+        options["settings"] = [json.dumps(facts["settings"], sort_keys=True)]
+        options["code-version"] = [result.current_version()]
+        command = [sys.executable, "-m", f"vqdistill.steps.{facts['step']}"]
+        command += [word for name, words in options.items() for word in (f"--{name}", *words)]
+        log.info("%s, seed %s: %s", facts["step"], facts["seed"], result.record)
+        if subprocess.run(command, check=False).returncode:
+            raise InputError(f"{result.record}: its step {facts['step']} failed, see above")
+
+    def found(self, path: Path, reader: Result) -> Path:
+        """A file that a step reads: where it was, or made again."""
+        digest = reader.digests[path]
+        if path.exists() and file_digest(path) == digest:
+            return path
+        maker = Result(path.with_name("record.json"))
+        if not maker.wrote(path):
+            raise InputError(f"{path}: missing or changed, and {maker.record} did not make it")
+        if maker.record not in self.made:
+            self.make(maker)
+            self.made.add(maker.record)
+        if file_digest(self.place(path)) != digest:
+            raise InputError(f"{path}: made again, but another file than {reader.record} names")
+        return self.place(path)
