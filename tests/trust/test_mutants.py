@@ -207,8 +207,8 @@ MUTANTS = [
     Mutant(
         "pixels of another mask",
         "circuits.scores:Evidence.__init__",
-        "patterns[c][m]",
-        "patterns[c][0]",
+        "if observed:",
+        "if pattern[0]:",
         "marginal_is_the_integral_of_the_joint",
     ),
     Mutant(

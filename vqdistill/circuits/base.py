@@ -14,7 +14,7 @@ MIN_STD = 1e-3  # uniform noise of one of 256 grey levels has a standard deviati
 MAX_STD = 1.0
 # Pixels lie in [0, 1), samples and points of integrals beyond; grey levels of 0 … 255 farther off.
 FARTHEST = 16.0
-CONDITIONAL = ("conditional_log_prob", "conditional_sample", "conditional_mean", "conditional_mode")
+CONDITIONAL = tuple(f"conditional_{what}" for what in ("log_prob", "sample", "mean", "mode"))
 
 
 class Completions(NamedTuple):
