@@ -18,7 +18,7 @@ rate = st.floats(1e-6, 1.0)
 decay = st.floats(0.0, 0.5)
 TRAINING = {"batch_size": count, "max_epochs": count, "patience": count, "min_improvement": decay}
 training = st.fixed_dictionaries({}, optional=TRAINING)
-grids = ["2x2", "4x4", "1x3"]
+LAYERS = {"mnist": {"2x2": 4, "4x4": 3}, "digits": {"2x2": 2, "4x4": 1}}  # of the encoders
 
 
 def distinct(elements, most: int = 4):
@@ -31,17 +31,20 @@ def model(**own):
     return st.fixed_dictionaries({}, optional=own | rates)
 
 
-channels = st.lists(st.integers(1, 64), min_size=1, max_size=4)
-vqvae = st.builds(
-    lambda channels, rest: {"channels": channels} | rest,
-    st.fixed_dictionaries(dict.fromkeys(grids, channels)),
-    model(
+def vqvae_of(dataset: str):
+    channels = {
+        grid: st.lists(st.integers(1, 64), min_size=n, max_size=n)
+        for grid, n in LAYERS[dataset].items()
+    }
+    own = model(
         commitment=decay,
         initialisation=st.sampled_from(["uniform", "kmeans"]),
         ema_decay=st.floats(0, 0.99),
         revive_dead_codes=st.booleans(),
-    ),
-)
+    )
+    return st.builds(lambda c, rest: {"channels": c} | rest, st.fixed_dictionaries(channels), own)
+
+
 methods = distinct(st.sampled_from(["dmrs", "dmbs", "random", "frequent"]))
 teacher = {"codebook_sizes": distinct(st.integers(16, 4096)), "methods": methods}
 exact = {"codebook_sizes": distinct(st.integers(16, 100)), "methods": st.just(["exm", "dmrs"])}
@@ -64,32 +67,30 @@ baselines = st.fixed_dictionaries(
         "gmm": st.fixed_dictionaries({"sizes": distinct(st.integers(1, 99))}),
     },
 )
-configs = st.fixed_dictionaries(
-    {
+
+
+def configs_of(dataset: str):
+    needed = {
         "experiment": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True),
         "seeds": distinct(st.integers(0, 2**31)),
         "data": st.fixed_dictionaries(
-            {},
-            optional={
-                "dataset": st.sampled_from(["mnist", "fashion_mnist", "digits"]),
-                "noise_seed": st.integers(0, 99),
-                "training_part": st.integers(1, 1000),
-            },
+            {"dataset": st.just(dataset)},
+            optional={"noise_seed": st.integers(0, 99), "training_part": st.integers(1, 1000)},
         ),
         "training": st.fixed_dictionaries(TRAINING),
-        "vqvae": vqvae,
+        "vqvae": vqvae_of(dataset),
         "prior": model(width=st.integers(0, 512), layers=count, head=count),
-        "teachers": distinct(st.sampled_from(grids), 3).flatmap(teachers_on),
+        "teachers": distinct(st.sampled_from(["2x2", "4x4"]), 2).flatmap(teachers_on),
         "n_components": distinct(st.integers(1, 4096)),
         "baselines": baselines,
-    },
-    optional={
-        "inpainting": st.fixed_dictionaries(
-            {}, optional={"n_components": distinct(count), "scored_images": count}
-        ),
-        "classifier": model(width=count),
-    },
-).filter(lambda config: config["experiment"] != "reference")
+    }
+    own = {"n_components": distinct(count), "scored_images": count}
+    optional = {"inpainting": st.fixed_dictionaries({}, optional=own)}
+    return st.fixed_dictionaries(needed, optional=optional | {"classifier": model(width=count)})
+
+
+configs = st.sampled_from(list(LAYERS)).flatmap(configs_of)
+configs = configs.filter(lambda config: config["experiment"] != "reference")
 
 
 def checked(config):
