@@ -164,11 +164,19 @@ def test_tensors_with_metadata(tmp_path):
         assert torch.equal(found[name], tensor.detach())
 
 
-def test_tensors_of_others_have_no_metadata(tmp_path):
+def test_tensors_that_nothing_vouches_for_are_refused(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
-    tensors, metadata = files.read_tensors(tmp_path / "a.safetensors")
-    assert torch.equal(tensors["a"], torch.ones(2))
-    assert metadata == {}
+    with pytest.raises(InputError, match=r"a\.safetensors: not readable"):
+        files.read_tensors(tmp_path / "a.safetensors")
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    metadata = {"settings": {"b": 1, "a": [2]}, "seed": 3}
+    written = set()
+    for n in range(20):
+        files.write_tensors(tmp_path / f"{n}", {"a": torch.ones(2), "b": torch.zeros(3)}, metadata)
+        written.add((tmp_path / f"{n}").read_bytes())
+    assert len(written) == 1
 
 
 # what can't be read

@@ -2,8 +2,9 @@
 
 Every writer writes under a temporary name beside the target and renames it when it is complete,
 so that a reader, or a run that goes on after an interruption, never sees half a file. Flipped bits
-are noticed: in npz by the checksums of the zip format, in safetensors by a digest in its metadata,
-in records and CSV files by the digests that the records hold (vqdistill/provenance.py).
+are noticed: in npz and safetensors by a digest that they hold of all their content, in records and
+CSV files by the digests that the records hold (vqdistill/provenance.py). Equal content gives equal
+bytes.
 """
 
 import hashlib
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 TEXT_COLUMNS = {"experiment": str, "code_version": str}  # though they may look like numbers
+
+
+DIGEST = "sha256"
 
 
 class Named(dict[str, Any]):
@@ -96,14 +100,14 @@ def _umask() -> int:
 
 
 @contextmanager
-def _readable(path: str | Path, kind: str) -> Iterator[None]:
+def readable(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever goes wrong while `path` is read into one line that names it."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # safetensors tells the one for the other
+        if Path(path).exists():
+            raise InputError(f"{path}: no permission to read it; get it from its owner") from None
         raise InputError(f"{path}: no such file; expected {kind}") from None
-    except PermissionError:
-        raise InputError(f"{path}: no permission to read it; get it from its owner") from None
     except InputError:
         raise
     except Exception as error:
@@ -121,7 +125,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     """The value in a JSON file; InputError where it is missing or damaged."""
-    with _readable(path, "JSON"):
+    with readable(path, "JSON"):
         return json.loads(Path(path).read_text())
 
 
@@ -129,7 +133,7 @@ def read_yaml(path: str | Path) -> Any:
     """The plain values in a YAML file; InputError where it is missing or damaged."""
     import yaml
 
-    with _readable(path, "YAML"):
+    with readable(path, "YAML"):
         return yaml.safe_load(Path(path).read_text())
 
 
@@ -146,35 +150,39 @@ def read_csv(path: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    with _readable(path, "CSV"):
+    with readable(path, "CSV"):
         return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXT_COLUMNS)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write NumPy arrays as one npz file; object arrays are refused."""
+    """Write NumPy arrays as one npz file, with a digest of all; object arrays are refused."""
+    digest = np.array(_digest(arrays))
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **arrays, **{DIGEST: digest})
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file, without pickles; InputError where missing or damaged."""
-    with _readable(path, "npz"), np.load(path, allow_pickle=False) as arrays:
-        return Named({name: arrays[name] for name in arrays.files}, path)
+    with readable(path, "npz"), np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+        _check_digest(str(arrays.pop(DIGEST, "")), arrays)
+        return Named(arrays, path)
 
 
 def write_tensors(
     path: str | Path, tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, Any]
 ) -> None:
-    """Write tensors as safetensors, with `metadata` as JSON and a digest of both beside them."""
+    """Write tensors as safetensors, with `metadata` and a digest of both as JSON beside them."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    stored = {"json": json.dumps(metadata)}
-    stored["sha256"] = _digest(contiguous, stored["json"])
+    text = json.dumps(metadata)
+    # one entry, for the order of several would differ from file to file
+    stored = json.dumps({"metadata": text, DIGEST: _digest(_as_arrays(contiguous), text)})
     with replacing(path) as temporary:
         try:
-            save_file(contiguous, temporary, metadata=stored)
+            save_file(contiguous, temporary, metadata={"json": stored})
         except SafetensorError as error:
             raise OSError(str(error)) from None
 
@@ -183,21 +191,26 @@ def read_tensors(path: str | Path) -> tuple[dict[str, "torch.Tensor"], dict[str,
     """Tensors and metadata of a safetensors file; InputError where missing or damaged."""
     from safetensors import safe_open
 
-    with _readable(path, "safetensors"), safe_open(path, framework="pt") as stored:
+    with readable(path, "safetensors"), safe_open(path, framework="pt") as stored:
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        metadata = stored.metadata() or {}
-        text = metadata.get("json", "{}")
-        if "sha256" in metadata and metadata["sha256"] != _digest(tensors, text):
-            raise ValueError("its checksum is another")
-        return Named(tensors, path), Named(json.loads(text), path)
+        beside = json.loads(stored.metadata()["json"])
+        _check_digest(beside[DIGEST], _as_arrays(tensors), beside["metadata"])
+        return Named(tensors, path), Named(json.loads(beside["metadata"]), path)
 
 
-def _digest(tensors: Mapping[str, "torch.Tensor"], text: str) -> str:
-    """SHA-256 of contiguous tensors, with their names, types and shapes, and of a text."""
-    import torch
+def _as_arrays(tensors: Mapping[str, "torch.Tensor"]) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
+
+def _digest(arrays: Mapping[str, np.ndarray], text: str = "") -> str:
+    """SHA-256 of arrays, with their names, types and shapes, and of a text."""
     digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _check_digest(expected: str, arrays: Mapping[str, np.ndarray], text: str = "") -> None:
+    if expected != _digest(arrays, text):
+        raise ValueError("its checksum is another")

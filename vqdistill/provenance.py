@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqdistill.errors import InputError
-from vqdistill.files import Named, read_csv, read_json
+from vqdistill.files import Named, read_csv, read_json, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def _files(module: str) -> list[Path]:
 
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file."""
-    with Path(path).open("rb") as file:
+    with readable(path, "a file"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -7,12 +7,12 @@ import pytest
 from tiny_experiment import Command, environment, files_of, pick, refusal, snakemake, start
 
 BAD = {  # a step, what is changed of its command, and what is said of it
-    "no settings": ("train_vqvae", {"settings": "{}"}, "--settings: no 'training', only nothing"),
+    "no settings": ("train_vqvae", {"settings": "{}"}, "channels: (32, 64, 128, 256) given"),
     "settings without one": (
         "distil", {"settings": '{"grid": "2x2"}'}, "--settings: no 'n_components', only grid",
     ),
     "settings without one of training": (
-        "train_prior", {"settings": '{"training": {"patience": 3}}'}, "--settings: no 'batch_size'",
+        "train_prior", {"settings": '{"training": {"patience": 3}}'}, "--settings: no 'grid'",
     ),
     "a file that is not there": ("train_vqvae", {"images": "no.npz"}, "no.npz: no such file"),
     "codes for images": (

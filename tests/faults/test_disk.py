@@ -82,7 +82,7 @@ def owned(undisturbed):
     """A copy of the run in which only its owner may write, which others can reach."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(shutil.copytree(undisturbed, Path(name) / "run"))
-        Path(name).chmod(0o755)
+        subprocess.run(["chmod", "-R", "a+rX", name], check=True)
         yield folder
         subprocess.run(["chmod", "-R", "u+rwX", name], check=True)
 

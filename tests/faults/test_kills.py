@@ -97,7 +97,7 @@ def test_a_step_leaves_within_its_period_of_grace(commands, folder, log, name):
     """SIGTERM from outside, at any moment, as schedulers send it before they kill."""
     command = pick(commands, name)
     if name == "train_vqvae":
-        command = command.with_settings(training=CONFIG["training"] | {"max_epochs": 10_000})
+        command = command.with_training(max_epochs=10_000, patience=10_000)
     without_outputs(command, folder)
     process = start(command, folder, log)
     wait_for(lambda: log.read_text().count("\n") > 2, process)

@@ -49,6 +49,6 @@ def test_the_last_good_epoch_is_named_and_kept(commands, undisturbed, folder, lo
     command = pick(commands, "train_vqvae")
     without_outputs(command, folder)
     said = refusal(command, folder, log, NotANumber())
-    assert "train loss is inf in epoch 4, step 3 of 12; the last good epoch is 3, the best " in said
+    assert "train loss is nan in epoch 4, step 3 of 12; the last good epoch is 3, the best " in said
     assert not files_of(folder, command.outputs())
     assert "after epoch 3\n" in run(command, folder, log)

@@ -1,6 +1,7 @@
 """Tables of runs that don't belong together are refused, with the files named."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -82,7 +83,8 @@ def test_rows_of_a_seed_twice(commands, folder, log):
     command = pick(commands, "tabulate")
     path = command.values("density")[0]
     first = command.index(path)
-    twice = Command([*command[:first], path, *command[first:]])
+    copy = str(shutil.copy(folder / path, folder / "copy.csv"))
+    twice = Command([*command[:first], copy, *command[first:]])
     assert "give each run once" in refusal(twice, folder, log)
 
 

@@ -37,7 +37,7 @@ CONFIG = {
 }
 SERVER = multiprocessing.get_context("forkserver")
 STEPS = sorted(path.stem for path in (ROOT / "vqdistill/steps").glob("*.py"))
-IMPORTED_LATE = ["torch._dynamo", "sklearn.datasets", "vqdistill.models.gmm"]
+IMPORTED_LATE = ["encodings.cp437", "sklearn.datasets", "vqdistill.models.gmm"]
 SERVER.set_forkserver_preload([*(f"vqdistill.steps.{step}" for step in STEPS), *IMPORTED_LATE])
 
 
@@ -84,6 +84,11 @@ class Command(list[str]):
         """The command with other settings."""
         values = json.loads(self.values("settings")[0]) | settings
         return self.changed(settings=json.dumps(values))
+
+    def with_training(self, **settings) -> "Command":
+        """The command with other settings of its training."""
+        training = json.loads(self.values("settings")[0])["training"]
+        return self.with_settings(training=training | settings)
 
 
 def files_of(folder: Path, paths: list[Path]) -> list[Path]:

@@ -9,8 +9,8 @@ expands into one matrix product of [x², x] with [−1/2σ², μ/σ²]. In float
 product only screens: with a bound on its rounding error, it tells which components can matter to
 Σ_n w_n p_n(x) at all. Those few are evaluated again in float64, the others count as zero.
 
-Pixels are taken in cells, each observed under the same masks, of several that are asked at once. The
-product of a cell is computed once and added to the scores of all masks that it belongs to.
+Pixels are taken in cells, each observed under the same masks, of several that are asked at once.
+The product of a cell is computed once and added to the scores of all masks that it belongs to.
 """
 
 from collections.abc import Iterator, Sequence

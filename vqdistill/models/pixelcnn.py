@@ -332,7 +332,7 @@ class PixelCNN(nn.Module):
 
 def build_prior(image_shape: tuple[int, int], settings: dict[str, Any]) -> PixelCNN:
     """An untrained prior with the settings of train_prior; it does not depend on the images."""
-    sizes = model_settings(settings)
-    grid, codebook_size = parse_grid(sizes.pop("grid")), sizes.pop("codebook_size")
-    sizes = settings_from(PixelCNNSettings, sizes, "prior")
-    return PixelCNN(codebook_size, grid, N_CLASSES, sizes)
+    grid, codebook_size = parse_grid(settings["grid"]), settings["codebook_size"]
+    of_vqvae = ("grid", "codebook_size")
+    sizes = {k: v for k, v in model_settings(settings).items() if k not in of_vqvae}
+    return PixelCNN(codebook_size, grid, N_CLASSES, settings_from(PixelCNNSettings, sizes, "prior"))

@@ -186,11 +186,11 @@ def _check_one_value(table: pd.DataFrame, keys: list[str], column: str) -> None:
     """Raise InputError where rows that share their keys differ in a column."""
     groups = table.groupby(keys) if keys else [("all rows", table)]
     for key, group in groups:
-        found = sorted(set(group[column]))
+        found = sorted({str(value) for value in group[column]})
         if len(found) > 1:
             files = sorted(set(group["_file"])) if "_file" in group else []
             where = f"{', '.join(map(str, files))}: " if files else "table: "
             raise InputError(
-                f"{where}{column} is {' and '.join(map(str, found))} within {key}, expected one; "
+                f"{where}{column} is {' and '.join(found)} within {key}, expected one; "
                 "rows of different settings or data cannot be mixed, run the older ones again"
             )

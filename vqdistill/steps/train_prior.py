@@ -19,7 +19,8 @@ def train_prior(job: Job) -> None:
     device = compute_device(job.threads)
     images = data.load(job["images"], device)
     settings = job.settings
-    codes = {name: torch.from_numpy(a).to(device) for name, a in read_arrays(job["codes"]).items()}
+    arrays = read_arrays(job["codes"])
+    codes = {split: torch.from_numpy(arrays[split]).to(device) for split in ("train", "validation")}
     model = initialised(job.seed, "prior", lambda: build_prior(images.shape, settings)).to(device)
     learner = GradientLearner(
         model,
