@@ -8,6 +8,7 @@ rule prepare_data:
         f"{RESULTS}/logs/prepare_data.log",
     benchmark:
         f"{RESULTS}/benchmarks/prepare_data.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -16,7 +17,7 @@ rule prepare_data:
         runtime=30,
     params:
         settings=quoted(experiment.data_settings(config)),
-        code=version_of("prepare_data"),
+        code=lambda wildcards: version_of("prepare_data"),
     shell:
         "python -m vqdistill.steps.prepare_data"
         " --images {output.images} --settings {params.settings:q} --threads {threads}"
