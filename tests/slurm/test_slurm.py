@@ -175,7 +175,7 @@ def test_too_little_memory_and_too_little_time_are_retried_with_more(
 ):
     folder = copy_repository()
     config = yaml.safe_load(small.read_text())
-    config["baselines"]["einet"]["training"] = {"max_epochs": 400, "patience": 400}
+    config["baselines"]["einet"]["training"] = {"max_epochs": 1000, "patience": 1000}
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(config))
     resources = [
