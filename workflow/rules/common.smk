@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.utils import update_config
@@ -34,6 +35,7 @@ SOURCES = [*TEACHERS, *BASELINES]
 TABLES = [f"{RESULTS}/tables/{name}.csv" for name in TABLE_NAMES]
 FIGURES = [f"{RESULTS}/figures/{name}.png" for name in FIGURE_NAMES]
 REFERENCE = f"results/reference/{config['experiment']}"
+MEASURED = sorted(map(str, Path(workflow.basedir).glob("workflow/measured/*.csv")))
 CAPTIONED = [
     "claims",
     "thresholds",
@@ -45,10 +47,19 @@ CAPTIONED = [
 ]
 
 
+# Signals reach the step itself and not a shell around it, which would end first and take it along.
+shell.prefix("set -euo pipefail; exec ")
+
+
 wildcard_constraints:
     seed=r"\d+",
     source="|".join(TEACHERS),
     model="|".join(BASELINES) or "none",
+
+
+def growing(amount):
+    """A resource of which a job gets more with each attempt, where failed jobs are tried again."""
+    return lambda wildcards, attempt: attempt * amount
 
 
 onstart:
@@ -63,6 +74,7 @@ def quoted(settings):
     return json.dumps(settings, sort_keys=True)
 
 
+@cache
 def version_of(step, *modules):
     """The code version of a step: a digest of all the package's modules that it uses."""
     return code_version(f"vqdistill.steps.{step}", *modules)

@@ -9,6 +9,7 @@ rule prepare_data:
         f"{RESULTS}/logs/prepare_data.log",
     benchmark:
         f"{RESULTS}/benchmarks/prepare_data.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -18,7 +19,7 @@ rule prepare_data:
     params:
         settings=quoted(experiment.data_settings(config)),
         experiment=config["experiment"],
-        code=version_of("prepare_data"),
+        code=lambda wildcards: version_of("prepare_data"),
     shell:
         "python -m vqdistill.steps.prepare_data"
         " --images {output.images} --record {output.record}"

@@ -25,8 +25,8 @@ for methods in sorted({tuple(names) for names in TEACHERS.values()}):
             "../../environment.yml"
         threads: 1
         resources:
-            mem_mb=8000,
-            runtime=720,
+            mem_mb=growing(8000),
+            runtime=growing(720),
         params:
             settings=lambda wildcards: quoted(
                 experiment.selection_settings(config, wildcards.source)

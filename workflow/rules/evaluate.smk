@@ -25,14 +25,15 @@ rule evaluate_teacher:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=growing(8000),
+        runtime=growing(1440),
+        gpu=1,
     params:
         settings=lambda wildcards: quoted(
             experiment.teacher_evaluation_settings(config, wildcards.source)
         ),
         experiment=config["experiment"],
-        code=version_of("evaluate_teacher"),
+        code=lambda wildcards: version_of("evaluate_teacher"),
     shell:
         "python -m vqdistill.steps.evaluate_teacher"
         " --images {input.images} --vqvae {input.vqvae} --prior {input.prior}"
@@ -63,8 +64,9 @@ rule evaluate_baseline:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=growing(8000),
+        runtime=growing(1440),
+        gpu=1,
     params:
         settings=lambda wildcards: quoted(
             experiment.baseline_evaluation_settings(config, wildcards.model)

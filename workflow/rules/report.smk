@@ -20,6 +20,7 @@ rule tabulate:
         record=f"{RESULTS}/tables/record.json",
     log:
         f"{RESULTS}/logs/tabulate.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -30,7 +31,7 @@ rule tabulate:
         settings=quoted(config),
         folder=lambda wildcards, output: Path(output.pictures).parent,
         experiment=config["experiment"],
-        code=version_of("tabulate"),
+        code=lambda wildcards: version_of("tabulate"),
     shell:
         "python -m vqdistill.steps.tabulate"
         " --density {input.density} --inpainting {input.inpainting} --costs {input.costs}"
@@ -52,6 +53,7 @@ rule draw_figures:
         svg=[path.replace(".png", ".svg") for path in FIGURES],
     log:
         f"{RESULTS}/logs/draw_figures.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -61,7 +63,7 @@ rule draw_figures:
     params:
         tables=lambda wildcards, input: Path(input.pictures).parent,
         folder=lambda wildcards, output: Path(output.png[0]).parent,
-        code=version_of("draw_figures"),
+        code=lambda wildcards: version_of("draw_figures"),
     shell:
         "python -m vqdistill.steps.draw_figures"
         " --tables {params.tables} --figures {params.folder} --code-version {params.code}"
@@ -88,6 +90,42 @@ for method in experiment.methods(config):
             all_runs(
                 "metrics/{name}/seed-{seed}/density.csv", experiment.sources_of(config, method)
             ),
+
+
+rule plan:
+    """Print what the experiment will cost, from what finished ones were measured to cost."""
+    input:
+        measured=MEASURED,
+    log:
+        f"{RESULTS}/logs/plan.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        plan=f"{RESULTS}/plan/plan.csv",
+        settings=quoted(config),
+        experiment=config["experiment"],
+    shell:
+        "python -m vqdistill.steps.plan --measured {input.measured} --plan {params.plan}"
+        " --settings {params.settings:q} --experiment {params.experiment} 2>&1 | tee {log}"
+
+
+rule measure:
+    """Note what a finished experiment cost, for the plans of others."""
+    input:
+        TABLES,
+    log:
+        f"{RESULTS}/logs/measure.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        results=RESULTS,
+        measured=f"workflow/measured/{config['experiment']}.csv",
+        settings=quoted(config),
+    shell:
+        "python -m vqdistill.steps.measure --results {params.results}"
+        " --measured {params.measured} --settings {params.settings:q} 2>&1 | tee {log}"
 
 
 rule reference:

@@ -20,13 +20,14 @@ rule train_vqvae:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=growing(4000),
+        runtime=growing(720),
+        gpu=1,
     params:
         settings=lambda wildcards: quoted(experiment.vqvae_settings(config, wildcards.source)),
         checkpoint=f"{RESULTS}/checkpoints/vqvae-{{source}}/seed-{{seed}}.safetensors",
         experiment=config["experiment"],
-        code=version_of("train_vqvae"),
+        code=lambda wildcards: version_of("train_vqvae"),
     shell:
         "python -m vqdistill.steps.train_vqvae"
         " --images {input.images} --checkpoint {params.checkpoint}"
@@ -53,13 +54,14 @@ rule train_prior:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=growing(4000),
+        runtime=growing(720),
+        gpu=1,
     params:
         settings=lambda wildcards: quoted(experiment.prior_settings(config, wildcards.source)),
         checkpoint=f"{RESULTS}/checkpoints/prior-{{source}}/seed-{{seed}}.safetensors",
         experiment=config["experiment"],
-        code=version_of("train_prior"),
+        code=lambda wildcards: version_of("train_prior"),
     shell:
         "python -m vqdistill.steps.train_prior"
         " --images {input.images} --codes {input.codes} --checkpoint {params.checkpoint}"
@@ -84,8 +86,9 @@ rule train_baseline:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=1440,
+        mem_mb=growing(6000),
+        runtime=growing(1440),
+        gpu=1,
     params:
         settings=lambda wildcards: quoted(experiment.baseline_settings(config, wildcards.model)),
         checkpoint=f"{RESULTS}/checkpoints/{{model}}/seed-{{seed}}.safetensors",
@@ -117,13 +120,14 @@ rule train_classifier:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
+        gpu=1,
     params:
         settings=quoted(experiment.classifier_settings(config)),
         checkpoint=f"{RESULTS}/checkpoints/classifier.safetensors",
         experiment=config["experiment"],
-        code=version_of("train_classifier"),
+        code=lambda wildcards: version_of("train_classifier"),
     shell:
         "python -m vqdistill.steps.train_classifier"
         " --images {input.images} --checkpoint {params.checkpoint}"

@@ -1,0 +1,59 @@
+"""What the profile asks of a cluster, as a dry run shows it; needs no SLURM."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROFILE = ["--workflow-profile", "workflow/profiles/slurm"]
+LOCAL = {"prepare_data", "tabulate", "draw_figures", "all"}
+COMPUTING = {"train_vqvae", "train_prior", "train_baseline", "train_classifier"}
+COMPUTING |= {"evaluate_teacher", "evaluate_baseline"}
+
+
+def planned(
+    folder: Path, *arguments: str, preset: str = "workflow/presets/quick.yaml"
+) -> list[tuple[str, dict[str, str]]]:
+    """(rule, resources) of each job of a dry run, of the quick preset unless another is named."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nocolor", "--directory", folder]
+    files = ["--configfile", ROOT / "config.yaml", ROOT / preset]
+    said = subprocess.run(
+        [*command, *arguments, *files], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    jobs = []
+    for block in re.split(r"\n(?= *(?:local)?rule )", said)[1:]:
+        rule = re.match(r" *(?:local)?rule (\w+):", block)[1]
+        listed = re.search(r"\n +resources: (.*)", block)
+        fields = dict(f.split("=", 1) for f in listed[1].split(", ")) if listed else {}
+        jobs.append((rule, fields))
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def through_profile(tmp_path_factory) -> list[tuple[str, dict[str, str]]]:
+    return planned(tmp_path_factory.mktemp("planned"), *PROFILE)
+
+
+def test_gpus_are_asked_for_by_rules_and_withheld_by_the_profile(through_profile, tmp_path):
+    asking = {rule for rule, resources in planned(tmp_path) if resources.get("gpu") == "1"}
+    assert asking == COMPUTING
+    given = {(rule, resources["gpu"]) for rule, resources in through_profile if "gpu" in resources}
+    assert given == {(rule, "0") for rule in COMPUTING}
+
+
+def test_submitted_jobs_have_limits_that_grow_with_each_attempt(through_profile, tmp_path):
+    first, third = dict(through_profile), dict(planned(tmp_path, *PROFILE, "--attempt", "3"))
+    for rule in first.keys() - LOCAL:
+        for name in ("mem_mb", "runtime"):
+            assert int(third[rule][name]) == 3 * int(first[rule][name]) > 0, (rule, name)
+
+
+def test_the_paper_submits_as_many_jobs_as_the_page_on_clusters_says(tmp_path):
+    rules = [rule for rule, _ in planned(tmp_path, *PROFILE, preset="config.yaml")]
+    alone = [rule for rule in rules if not rule.startswith("distil")]  # shares evaluate_teacher's
+    submitted = [rule for rule in alone if rule not in LOCAL]
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert f"| the paper's | {len(rules)} | {len(submitted)} |" in page
