@@ -30,7 +30,7 @@ def timed(benchmark):
     """Time a function: timed(function, task, implementation, size) gives what it returns.
 
     variant: of several ways to run an implementation, the fastest counts. share: the part of the
-    task's work that is done; times are divided by it.
+    task's work that is done; times are divided by it. Several rounds follow one that warms up.
     """
 
     def run(
@@ -44,7 +44,7 @@ def timed(benchmark):
     ):
         keys = {"task": task, "implementation": implementation, "size": size}
         benchmark.extra_info.update(keys, variant=variant, share=share)
-        return benchmark.pedantic(function, rounds=rounds, warmup_rounds=1)
+        return benchmark.pedantic(function, rounds=rounds, warmup_rounds=int(rounds > 1))
 
     return run
 

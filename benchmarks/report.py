@@ -40,6 +40,14 @@ GOALS = [
     Goal("prior 2x2", 256, "plain loop", 2),
     Goal("prior 4x4", 256, "plain loop", 2),
 ]
+LIMITS = {  # seconds that commands may take
+    "figures": 20,
+    "report": 20,
+    "dry run of config.yaml": 10,
+    "help": 0.5,
+    "import": 0.5,
+}
+OVERHEAD = 1.25  # of the quick preset, over the computing time of its steps
 TASKS = {
     "mixture": (
         "Log-likelihood of a mixture",
@@ -107,6 +115,8 @@ def write(results: Path, docs: Path) -> None:
         " least of several rounds, and for peers the fastest of several chunk sizes. Slow peers"
         " were timed on a part of the work and scaled, as the tables say (`share`).\n",
         _goals(tables),
+        _commands(tables),
+        _fractions(tables),
         _memory(tables),
     ]
     for task, (title, text, size) in TASKS.items():
@@ -135,6 +145,43 @@ def _goals(tables: dict[str, pd.DataFrame]) -> str:
             f"| {goal.task} | {goal.size} | {goal.peer} | {seconds[goal.peer]:.3g} s |"
             f" {seconds['vqdistill']:.3g} s | {ratio:.2g} | {goal.times:g}: {verdict} |"
         )
+    return "\n".join(rows) + "\n"
+
+
+def _commands(tables: dict[str, pd.DataFrame]) -> str:
+    if "commands" not in tables:
+        return ""
+    rows = ["| command | takes | goal |", "|---|---|---|"]
+    for row in tables["commands"].itertuples():
+        if row.implementation in LIMITS:
+            limit = LIMITS[row.implementation]
+            verdict = "reached" if row.seconds <= limit else "**missed**"
+            rows.append(f"| {row.implementation} | {row.seconds:.3g} s | {limit:g} s: {verdict} |")
+        else:
+            ratio = row.seconds / row.computing
+            verdict = "reached" if ratio <= OVERHEAD else "**missed**"
+            rows.append(
+                f"| {row.implementation}, {row.jobs:.0f} jobs | {row.seconds:.3g} s, {ratio:.2f} of"
+                f" the {row.computing:.3g} s that its steps compute on each core; to start them"
+                f" takes {row.starting:.3g} s | {OVERHEAD:g}: {verdict} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def _fractions(tables: dict[str, pd.DataFrame]) -> str:
+    """Of the machine's peak that training steps of the paper's networks reach."""
+    if "paper" not in tables:
+        return ""
+    table = tables["paper"].set_index("implementation")
+    speed = table["operations"] / table["seconds"]
+    rows = [
+        "| training step of the paper's | takes | of a matrix product's speed |",
+        "|---|---|---|",
+    ]
+    rows += [
+        f"| {name} | {table['seconds'][name]:.3g} s | {speed[name] / speed['matrix product']:.0%} |"
+        for name in table.index.drop("matrix product")
+    ]
     return "\n".join(rows) + "\n"
 
 

@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from benchmarks.problems import BATCH, LEVELS, grey_images, images, seeded
@@ -97,3 +98,37 @@ def test_prior_in_a_plain_loop(timed, grid):
         lambda: plain_loop(model, ((encoder.encode(x), c) for x, c in loader())),
         f"prior {grid}", "plain loop", K,
     )  # fmt: skip
+
+
+PAPER = {  # those of config.yaml
+    "VQ-VAE 2x2": lambda: VQVAE((28, 28), VQVAESettings((2, 2), 4096)),
+    "VQ-VAE 4x4": lambda: VQVAE((28, 28), VQVAESettings((4, 4), 4096, (128, 256, 512))),
+    "prior 2x2": lambda: PixelCNN(4096, (2, 2), 10, PixelCNNSettings(256, 10, 512)),
+    "prior 4x4": lambda: PixelCNN(4096, (4, 4), 10, PixelCNNSettings(512, 10, 512)),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_step_of_the_paper(timed, benchmark, name):
+    """How much of the machine's peak a training step of the paper's network reaches."""
+    torch.manual_seed(0)
+    model, g = PAPER[name](), seeded()
+    if name.startswith("prior"):
+        batch = (torch.randint(4096, (BATCH, *model.grid), generator=g), torch.arange(BATCH) % 10)
+    else:
+        batch = (images(BATCH),)
+
+    def step():
+        model.loss(*batch, generator=g)[0].backward()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    timed(step, "paper", name, 1)
+    benchmark.extra_info["operations"] = counter.get_total_flops()
+
+
+def test_peak(timed, benchmark):
+    side = 4096
+    one, other = torch.rand(side, side), torch.rand(side, side)
+    timed(lambda: one @ other, "paper", "matrix product", 1)
+    benchmark.extra_info["operations"] = 2 * side**3

@@ -14,13 +14,12 @@ import yaml
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
-from vqdistill.distillation import MAX_EXACT_LATENTS, method_names
+from vqdistill.distillation import EXACT_METHOD, MAX_EXACT_LATENTS, method_names
 from vqdistill.errors import InputError
 from vqdistill.files import read_yaml
 from vqdistill.models.grids import check_channels, encoder_layers
 from vqdistill.models.settings import baseline_module, build_baseline, parse_grid
 
-EXACT_METHOD = "exm"
 IMAGE_SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "digits": (8, 8)}
 
 

@@ -1,6 +1,7 @@
 """The law of DMRS is tested against successive sampling without replacement, by chi-square."""
 
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -101,9 +102,10 @@ def test_classes_are_those_drawn_under(tabular_prior, monkeypatch, path):
     check_counts(counts.flatten(), DRAWS * expected.flatten())
 
 
+@pytest.mark.parametrize("group", [1, 3, 1000])  # prefixes followed at once
 @pytest.mark.parametrize("scale", [0.5, 4.0])
-def test_beam_samples_pairs_without_replacement(tabular_prior, monkeypatch, scale):
-    monkeypatch.setattr(dmrs, "GROUP", 6)  # several groups of prefixes
+def test_beam_samples_pairs_without_replacement(tabular_prior, monkeypatch, scale, group):
+    monkeypatch.setattr(dmrs, "GROUP", group)
     prior = tabular_prior(2, (1, 2), 2, scale, seed=7)
     generator = torch.Generator().manual_seed(8)
     counts = torch.zeros(8, 8, dtype=torch.float64)
@@ -120,6 +122,32 @@ def test_wide_beam_gives_every_pair(tabular_prior, generator, monkeypatch):
     codes, classes = dmrs.stochastic_beam(prior, 1000, generator)
     pairs = 2 * index_of(codes, 3, prior.grid) + classes
     assert torch.equal(pairs.sort().values, torch.arange(162))
+
+
+def held_by(prior, width):
+    """The largest number of prefixes whose memory a beam holds at a time."""
+    made, most = [], 0
+    extend = prior.extend
+
+    def counted(prefixes, parents, codes):
+        nonlocal most
+        longer = extend(prefixes, parents, codes)
+        made.append(weakref.ref(longer))
+        alive = [one() for one in made if one() is not None]
+        most = max(most, sum(len(one.codes) for one in alive))
+        return longer
+
+    prior.extend = counted
+    dmrs.stochastic_beam(prior, width, torch.Generator().manual_seed(0))
+    return most
+
+
+def test_memory_of_the_beam_does_not_grow_with_its_width(monkeypatch):
+    monkeypatch.setattr(dmrs, "GROUP", 16)
+    torch.manual_seed(0)
+    prior = PixelCNN(32, (2, 3), 3, PixelCNNSettings(8, 2, 16)).eval()
+    positions_and_next = 7
+    assert held_by(prior, 2000) <= 16 * positions_and_next + prior.n_classes
 
 
 def test_gumbels_conditioned_on_their_maximum(generator):

@@ -8,7 +8,7 @@ import torch
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
 from vqdistill.circuits.region_graph import poon_domingos
-from vqdistill.evaluation.density import density_rows, log_likelihoods
+from vqdistill.evaluation.density import density_rows
 from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject
 
 D, LEVELS = 16, 17
@@ -40,7 +40,11 @@ def direct(model, weights, x):
 
 
 def rows_of(subject, evaluated):
-    return list(density_rows(subject, log_likelihoods(subject, evaluated), LEVELS))
+    return [
+        row
+        for split, x in evaluated.items()
+        for row in density_rows(subject, subject.log_probs(x), split, LEVELS)
+    ]
 
 
 def check_row(row, log_prob, n_parameters):

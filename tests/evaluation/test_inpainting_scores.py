@@ -7,7 +7,13 @@ import torch
 
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.evaluation import inpainting
-from vqdistill.evaluation.inpainting import coherence, hidden_masks, inpainting_rows, sharpness
+from vqdistill.evaluation.inpainting import (
+    coherence,
+    hidden_masks,
+    inpainting_rows,
+    joint_and_marginals,
+    sharpness,
+)
 from vqdistill.evaluation.subjects import Subject, distilled_subjects
 from vqdistill.randomness import generator
 
@@ -37,8 +43,9 @@ def bright(images):
 
 
 def rows_of(one, x, sizes, n_scored=5, seed=3, classify=bright):
-    joint = {n: one.model(n).log_prob(x) for n in sizes}
-    return list(inpainting_rows(one, x, LABELS, joint, LEVELS, SHAPE, n_scored, classify, seed))
+    observed = ~torch.stack([*hidden_masks(SHAPE).values()])
+    _, marginals = joint_and_marginals(one, x, observed, set(sizes))
+    return list(inpainting_rows(one, x, LABELS, marginals, LEVELS, SHAPE, n_scored, classify, seed))
 
 
 # masks

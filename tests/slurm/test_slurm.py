@@ -124,7 +124,7 @@ def small(copy_repository) -> Iterator[Path]:
         {"grid": "2x2", "codebook_sizes": [12], "methods": ["exm", "dmrs", "dmbs"]}
     ]
     baselines = copy.deepcopy(quick["baselines"])
-    baselines["einet"]["sizes"] = [2]
+    baselines["einet"] |= {"sizes": [2], "training": {"max_epochs": 100, "patience": 100}}
     folder = copy_repository()
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(quick | changes | {"baselines": baselines}))
@@ -147,10 +147,16 @@ def test_tables_are_the_same_after_signals_and_a_drained_node(slurm, copy_reposi
         saved = (checkpoints / name / "seed-0.safetensors").exists()
         return mine.index[0] if saved and len(mine) else ""
 
-    terminated = poll(lambda: in_training("cm"), "a training of the continuous mixture")
-    subprocess.run(["scancel", "--signal=TERM", terminated], check=True)
-    killed = poll(lambda: in_training("einet-2"), "a training of the EiNet")
-    subprocess.run(["scancel", "--signal=KILL", killed], check=True)
+    signals, struck = {"cm": "TERM", "einet-2": "KILL"}, {}
+
+    def both_struck() -> bool:
+        for name in signals.keys() - struck.keys():
+            if job := in_training(name):
+                subprocess.run(["scancel", f"--signal={signals[name]}", job], check=True)
+                struck[name] = job
+        return len(struck) == len(signals)
+
+    poll(both_struck, "both trainings")
 
     node = subprocess.run(["sinfo", "--noheader", "--format=%n"], capture_output=True, text=True)
     update = ["scontrol", "update", f"nodename={node.stdout.strip()}"]
@@ -162,10 +168,10 @@ def test_tables_are_the_same_after_signals_and_a_drained_node(slurm, copy_reposi
     said = ended(process, folder, 900)
     assert_same_tables(*(path / "results/small/tables" for path in (folder, undisturbed)))
     states = jobs().loc[submitted(said), "state"]
-    assert states[[terminated, killed]].isin(["FAILED", "CANCELLED"]).all()
-    assert (states.drop([terminated, killed]) == "COMPLETED").all()
+    assert states[[*struck.values()]].isin(["FAILED", "CANCELLED"]).all()
+    assert (states.drop([*struck.values()]) == "COMPLETED").all()
     assert said.count("Trying to restart job") == 2
-    for name in ("cm", "einet-2"):
+    for name in struck:
         log = (folder / f"results/small/logs/train_baseline/{name}/seed-0.log").read_text()
         assert "going on from" in log, name
 
@@ -182,6 +188,7 @@ def test_too_little_memory_and_too_little_time_are_retried_with_more(
         "train_classifier:mem_mb=attempt * 600",
         "train_classifier:gpu=1",
         "train_baseline:runtime=attempt",
+        "train_baseline:gpu=0",
     ]
     targets = [
         f"results/small/models/{name}/seed-0/record.json" for name in ("classifier", "einet-2")

@@ -25,8 +25,8 @@ MUTANTS = [
     Mutant(
         "unnormalised conditionals",
         "models.pixelcnn:PixelCNN.grid_log_probs",
-        ".double().log_softmax(-1)",
-        ".double()",
+        ".squeeze(-1) - total)",
+        ".squeeze(-1))",
         "prior_sums_to_one",
     ),
     Mutant(
@@ -163,10 +163,10 @@ MUTANTS = [
         "dmrs_samples_without_replacement",
     ),
     Mutant(
-        "noise that is not conditioned on the parent's",
+        "noise that lies too far below the parent's",
         "distillation.dmrs:conditioned_on_max",
         "maximum[:, None] - F.relu(v) - torch.log1p(torch.exp(-v.abs()))",
-        "perturbed",
+        "maximum[:, None] + 4 * below",
         "dmrs_samples_without_replacement",
     ),
     Mutant(
@@ -207,8 +207,8 @@ MUTANTS = [
     Mutant(
         "pixels of another mask",
         "circuits.scores:Evidence.__init__",
-        "if observed:",
-        "if pattern[0]:",
+        "members.extend([pattern] * len(cells))",
+        "members.extend([pattern.roll(1)] * len(cells))",
         "marginal_is_the_integral_of_the_joint",
     ),
     Mutant(

@@ -77,12 +77,20 @@ class StreamedMixture(Circuit):
         sizes: ascending; log_weights: [S, N], several weight vectors, each normalised here over
         the first n components. Returns [S, len(sizes), B] float64, in nats.
         """
+        return self._prefixes(evidence(x, self.checked(x, observed)), sizes, log_weights)[0]
+
+    def prefix_marginals(
+        self, x: Tensor, sizes: list[int], log_weights: Tensor, masks: Tensor
+    ) -> Tensor:
+        """The same under several masks [M, D], from one pass: [M, S, len(sizes), B]."""
+        return self._prefixes(Evidence(x, self.checked_masks(x, masks)), sizes, log_weights)
+
+    def _prefixes(self, known: Evidence, sizes: list[int], log_weights: Tensor) -> Tensor:
         if list(sizes) != sorted({*sizes}) or not 1 <= sizes[0] <= sizes[-1] <= self.n_components:
             raise InputError(
                 f"sizes {list(sizes)}: expected ascending numbers from 1 to {self.n_components}"
             )
-        known = evidence(x, self.checked(x, observed))
-        sums = log_sum(known, self.components, log_weights, sizes)[0]
+        sums = log_sum(known, self.components, log_weights, sizes)
         totals = torch.stack([torch.logsumexp(log_weights[:, :n], 1) for n in sizes], 1)
         return _zero_where_nothing_observed(sums - totals[..., None], known)
 
@@ -275,8 +283,8 @@ def uniform_numbers(
 
 
 def _zero_where_nothing_observed(log_prob: Tensor, known: Evidence) -> Tensor:
-    """log 1 = 0 in place of log_prob [..., B] or [M, B], which rounding leaves a little off."""
+    """log 1 = 0 in place of log_prob [M, ..., B], which rounding leaves a little off."""
     if known.own_masks is not None:
         return torch.where(known.own_masks.any(1), log_prob, 0.0)
     some = known.masks.any(1)  # [M]
-    return torch.where(some[:, None] if len(some) > 1 else some, log_prob, 0.0)
+    return torch.where(some.view(-1, *[1] * (log_prob.ndim - 1)), log_prob, 0.0)

@@ -43,7 +43,7 @@ class Evidence:
     """Observed pixels x_o of images: under M masks that all images share, or under a mask each.
 
     x: [B, D], zero where a pixel is observed under no mask; masks: bool [M, D] or None; own_masks:
-    bool [B, D] or None, and then M = 1; cells: pixels of each; members: the cells of each mask.
+    bool [B, D] or None, and then M = 1; cells: pixels of each; members: bool [M, cells].
     """
 
     def __init__(self, x: Tensor, masks: Tensor | None, own_masks: Tensor | None = None) -> None:
@@ -52,13 +52,12 @@ class Evidence:
             masks = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
         patterns, index = masks.unique(dim=1, return_inverse=True)
         self.cells: list[Tensor] = []
-        self.members: list[list[int]] = [[] for _ in masks]
-        for number, pattern in enumerate(patterns.T.tolist()):
-            for cell in (index == number).nonzero().squeeze(1).split(CELL) if any(pattern) else ():
-                for mask, observed in enumerate(pattern):
-                    if observed:
-                        self.members[mask].append(len(self.cells))
-                self.cells.append(cell)
+        members = []
+        for number, pattern in enumerate(patterns.T):
+            cells = (index == number).nonzero().squeeze(1).split(CELL) if pattern.any() else ()
+            self.cells.extend(cells)
+            members.extend([pattern] * len(cells))
+        self.members = torch.stack(members, 1) if members else masks[:, :0]
         self.x = torch.where(masks.any(0) if own_masks is None else own_masks, x, 0.0)
 
     def __len__(self) -> int:
@@ -133,18 +132,22 @@ class Scorer:
         features = self.known.features(block.x.double(), block.own_masks)
         weights = self.known.weights(self.chunk, torch.float64)
         total = self.offsets[mask].expand(len(block.x), -1)
-        for cell in self.known.members[mask]:
+        for cell in self.known.members[mask].nonzero().flatten().tolist():
             total = torch.addmm(total, features[cell], weights[cell].T)
         return total
 
-    def products(self, block: Block) -> list[Tensor]:
-        """Of each cell, what the images contribute to the scores [B, n], in float32."""
-        return [f @ w.T for f, w in zip(block.features, self.weights, strict=True)]
+    def scores(self, block: Block) -> Tensor:
+        """What the images contribute to log p_n(x_o) under each mask [M, B, n], in float32."""
+        shape = (len(self.weights), len(block.x), len(self.chunk.means))
+        products = block.x.new_empty(shape, dtype=torch.float32)
+        for features, weights, product in zip(block.features, self.weights, products, strict=True):
+            torch.mm(features, weights.T, out=product)
+        return (self.known.members.to(products) @ products.flatten(1)).unflatten(1, shape[1:])
 
     def relevant(
         self,
         block: Block,
-        products: list[Tensor],
+        scores: Tensor,
         mask: int,
         log_weights: Tensor,
         floor: Tensor,
@@ -152,14 +155,11 @@ class Scorer:
     ) -> Pairs:
         """The pairs of an image and a component that can matter under one of the masks.
 
-        A component can matter when, for one of the weight vectors log_weights [S, n], its term
-        comes within `NEGLIGIBLE` nats of the largest one or of `floor` [S, B], the logarithm of
-        the sum so far. Where sums are also taken up to some `ends` within the chunk, ascending,
-        it is compared with the largest one up to the next end.
+        scores: [B, n], those of the mask. A component can matter when, for one of the weight
+        vectors log_weights [S, n], its term comes within `NEGLIGIBLE` nats of the largest one or of
+        `floor` [S, B], the logarithm of the sum so far. Where sums are also taken up to some `ends`
+        within the chunk, ascending, it is compared with the largest one up to the next end.
         """
-        scores = block.x.new_zeros(len(block.x), log_weights.shape[1])
-        for cell in self.known.members[mask]:
-            scores += products[cell]
         wide, narrow = 1 + self.rounding, 1 - self.rounding
         lowest = wide * self.offsets[mask] + log_weights - self.margins[mask]
         highest = narrow * self.offsets[mask] + log_weights + self.margins[mask]
@@ -251,10 +251,9 @@ def relevant_pairs(
         scorer, weights = Scorer(chunk, known), log_weights[:, chunk.slice]
         ends = ends_within(chunk, sizes)
         for block in parts:
-            products = scorer.products(block)
-            for mask in range(len(known.members)):
+            for mask, scores in enumerate(scorer.scores(block)):
                 so_far = floor[mask, :, block.rows]
-                pairs = scorer.relevant(block, products, mask, weights, so_far, ends)
+                pairs = scorer.relevant(block, scores, mask, weights, so_far, ends)
                 yield chunk, block, mask, pairs
 
 

@@ -14,8 +14,9 @@ from types import ModuleType
 
 from vqdistill.errors import InputError
 
+EXACT_METHOD = "exm"
 MAX_EXACT_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
-NO_METHODS = {"selection", "enumeration", "exm"}
+NO_METHODS = {"selection", "enumeration", EXACT_METHOD}
 
 
 def method_names() -> list[str]:

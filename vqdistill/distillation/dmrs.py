@@ -10,6 +10,7 @@ independent draws. Three ways give that law exactly, in this order of preference
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ ENUMERABLE = 2**20  # latents up to which the prior is enumerated
 LARGEST_BATCH = 2048  # draws at once; batches double up to it, whatever N, so that samples nest
 JUDGED_BATCH = 64  # acceptance is judged from batches of this size
 LEAST_ACCEPTANCE = 0.1
-GROUP = 2**22  # children of the beam's prefixes that are held at once
+GROUP = 1024  # prefixes of the beam that are followed at once
 
 
 def select(
@@ -134,52 +135,65 @@ def stochastic_beam(prior, width: int, generator: torch.Generator) -> tuple[Tens
 
     The pairs follow p(c, z) = p(z|c) / C; the class is the first token of the search. All pairs
     are given where there are no more than `width`.
+
+    The best child of a prefix is as good as the prefix itself. So at any time the `width`-th best
+    of all pairs found and prefixes still open is a bound below which nothing is among the best,
+    and prefixes can be followed in any order. They are followed depth first, in groups, best first,
+    so that the prior's memory of few groups is held at a time, whatever the width.
     """
     C, device = prior.n_classes, prior.device
     log_prob = torch.full((C,), -math.log(C), dtype=torch.float64, device=device)
-    perturbed, classes = (log_prob + gumbel((C,), generator, device)).topk(min(width, C))
-    groups = [(prior.begin(classes), log_prob[classes], perturbed)]
-    for _ in range(math.prod(prior.grid)):
-        children = [candidates(prior, *group, width, generator) for group in groups]
-        perturbed = torch.cat([child[0] for child in children])
-        keep = torch.zeros(len(perturbed), dtype=torch.bool, device=device)
-        keep[perturbed.topk(min(width, len(perturbed))).indices] = True
-        kept = keep.split([len(child[0]) for child in children])
-        groups = [  # what the prior keeps of a group is freed once its children have theirs
-            longer
-            for child, keep in zip(children, kept, strict=True)
-            for longer in extend(prior, groups.pop(0)[0], *(part[keep] for part in child))
-        ]
-    codes = torch.cat([prefixes.codes for prefixes, _, _ in groups])
-    classes = torch.cat([prefixes.classes for prefixes, _, _ in groups])
-    order = torch.cat([perturbed for _, _, perturbed in groups]).argsort(descending=True)
+    classes = torch.arange(C, device=device)
+    perturbed = log_prob + gumbel((C,), generator, device)
+    root = (prior.begin(classes), log_prob, perturbed)
+    open_groups = list(groups(prior, *root, width, generator, -math.inf))[::-1]
+    found: list[tuple[Tensor, Tensor, Tensor]] = []  # codes, classes, perturbed
+    while open_groups:
+        prefixes, log_prob, perturbed, parents, codes = open_groups.pop()
+        good = [group[2] for group in open_groups] + [pairs[2] for pairs in found]
+        bound = smallest_of_best(torch.cat([*good, perturbed]), width)
+        keep = perturbed >= bound
+        if not keep.any():
+            continue
+        log_prob, perturbed = log_prob[keep], perturbed[keep]
+        longer = prior.extend(prefixes, parents[keep], codes[keep])
+        if longer.codes.shape[1] == math.prod(prior.grid):
+            found.append((longer.codes, longer.classes, perturbed))
+        else:
+            children = groups(prior, longer, log_prob, perturbed, width, generator, bound)
+            open_groups.extend(list(children)[::-1])
+    codes, classes, perturbed = (torch.cat(part) for part in zip(*found, strict=True))
+    order = perturbed.argsort(descending=True)[:width]
     return codes[order].unflatten(1, prior.grid), classes[order]
 
 
-def candidates(
+def smallest_of_best(values: Tensor, n: int) -> float:
+    """The n-th largest of the values, −inf where there are fewer."""
+    return values.topk(n).values[-1].item() if n <= len(values) else -math.inf
+
+
+def groups(
     prior,
     prefixes,
     log_prob: Tensor,
     perturbed: Tensor,
     width: int,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best children of n prefixes: perturbed and plain log p(c, z_<=i), parents, codes [m]."""
+    bound: float,
+) -> Iterator[tuple]:
+    """The children of n prefixes that can be among the `width` best, in groups, best first.
+
+    Of each group: the prefixes, and of its children plain and perturbed log p(c, z_<=i), parents
+    and codes.
+    """
     K = prior.codebook_size
     log_probs = log_prob[:, None] + prior.next_log_probs(prefixes)  # [n, K]
     noise = gumbel(log_probs.shape, generator, prior.device)
     scores = conditioned_on_max(log_probs + noise, perturbed).flatten()
     best, index = scores.topk(min(width, len(scores)))
-    return best, log_probs.flatten()[index], index // K, index % K
-
-
-def extend(prior, prefixes, perturbed: Tensor, log_prob: Tensor, parents: Tensor, codes: Tensor):
-    """Groups of (prefixes, log p, perturbed log p) whose children fit into memory."""
-    group = max(1, GROUP // prior.codebook_size)
-    for part in torch.arange(len(codes), device=codes.device).split(group):
-        if len(part):
-            longer = prior.extend(prefixes, parents[part], codes[part])
-            yield longer, log_prob[part], perturbed[part]
+    index = index[best >= bound]
+    for part in index.split(GROUP):
+        yield prefixes, log_probs.flatten()[part], scores[part], part // K, part % K
 
 
 def conditioned_on_max(perturbed: Tensor, maximum: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqdistill.circuits.base import Circuit
-from vqdistill.evaluation.subjects import Subject, name_of
+from vqdistill.evaluation.subjects import Evaluated, Subject, name_of
 from vqdistill.randomness import generator
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,29 @@ def hidden_masks(shape: tuple[int, int], device: torch.device | str = "cpu") -> 
     return masks
 
 
+def joint_and_marginals(
+    subject: Subject, x: Tensor, masks: Tensor, wanted: set[int]
+) -> tuple[list[Evaluated], dict[int, Tensor]]:
+    """log p(x) of all models; of the wanted ones log p(x) and log p(x_o) [1 + M, n], in nats.
+
+    masks: [M, D]; wanted: numbers of components, read under the weights that the method stands
+    for. Where these are all models, one pass gives both.
+    """
+    masks = torch.cat([torch.ones_like(masks[:1]), masks])
+    numbers = set(subject.sizes or [0])
+    if not numbers <= wanted:
+        marginals = {n: subject.model(n).marginals(x, masks) for n in sorted(numbers & wanted)}
+        return list(subject.log_probs(x)), marginals
+    models = list(subject.marginals(x, masks))
+    main = {n: log_prob for n, weights, log_prob in models if weights == subject.main_weights}
+    return [(n, weights, log_prob[0]) for n, weights, log_prob in models], main
+
+
 def inpainting_rows(
     subject: Subject,
     x: Tensor,
     labels: Tensor,
-    joint: dict[int, Tensor],
+    log_probs: dict[int, Tensor],
     levels: int,
     shape: tuple[int, int],
     n_scored: int,
@@ -46,20 +64,18 @@ def inpainting_rows(
     """Rows of inpainting.csv for the test images x [n, D] with labels [n].
 
     The conditional BPD is exact and over all images; the scores of the completions are over the
-    first `n_scored`. joint: log p(x) [n] of those of the subject's models that are of interest, by
-    their number of components.
+    first `n_scored`. log_probs: by their number of components, log p(x) and log p(x_o) under each
+    mask [1 + n_masks, n] of those of the subject's models that are of interest.
     """
     scored, truth = x[:n_scored], without_noise(x[:n_scored], levels)
     masks = hidden_masks(shape, x.device)
     observed = ~torch.stack([*masks.values()])
-    for n in joint:
+    for n, (joint, *marginals) in log_probs.items():
         circuit, keys = subject.model(n), subject.keys(n, subject.main_weights)
         generators = [generator(seed, f"inpainting {name}") for name in masks]
         completed = circuit.completions(scored, observed, generators, leaf_means=True)
-        rest = circuit.marginals(x[n_scored:], observed)
-        marginals = torch.cat([completed.log_prob, rest], 1)
         for m, (name, hidden) in enumerate(masks.items()):
-            nats = (joint[n] - marginals[m]).mean().item() / int(hidden.sum())
+            nats = (joint - marginals[m]).mean().item() / int(hidden.sum())
             row = keys | {"mask": name, "n_images": len(x)}
             row |= {"conditional_bpd": -nats / math.log(2) + math.log2(levels)}
             row |= {"n_scored": len(scored)} | errors(completed.means[m], scored, hidden)

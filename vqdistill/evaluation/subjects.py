@@ -14,6 +14,9 @@ from vqdistill.circuits.mixture import (
     uniform_log_weights,
 )
 
+# a model's number of components, the name of its weights, and its log p(x) or log p(x_o), in nats
+Evaluated = tuple[int, str, Tensor]
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -56,16 +59,22 @@ class Subject:
             return mixture_parameters(n_components, self.circuit.n_variables)
         return self.circuit.n_parameters
 
-    def log_probs(self, x: Tensor) -> Iterator[tuple[int, str, Tensor]]:
-        """(n_components, weights, log p(x) [B] in nats) of all its models, from one pass."""
+    def log_probs(self, x: Tensor) -> Iterator[Evaluated]:
+        """log p(x) [B] of all its models, from one pass."""
+        everything = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
+        for n_components, weights, log_prob in self.marginals(x, everything):
+            yield n_components, weights, log_prob[0]
+
+    def marginals(self, x: Tensor, masks: Tensor) -> Iterator[Evaluated]:
+        """The same under several masks [M, D], from one pass: log p(x_o) [M, B]."""
         if not self.sizes:
-            yield 0, "learned", self.circuit.log_prob(x)
+            yield 0, "learned", self.circuit.marginals(x, masks)
             return
         stacked = torch.stack(list(self.log_weights.values()))
-        values = self.circuit.prefix_log_prob(x, list(self.sizes), stacked)
+        values = self.circuit.prefix_marginals(x, list(self.sizes), stacked, masks)
         for s, name in enumerate(self.log_weights):
             for i, n in enumerate(self.sizes):
-                yield n, name, values[s, i]
+                yield n, name, values[:, s, i]
 
     def model(self, n_components: int) -> Circuit:
         """One of its models, under the weights that the method stands for."""

@@ -18,13 +18,13 @@ def teacher_row(vqvae: VQVAE, prior, x: Tensor, levels: int) -> dict[str, float]
     log p(x, z(x)) likewise, an upper bound of the exact model's BPD, for one term of its sum is a
     lower bound of the sum.
     """
-    reconstruction, code = [], []
-    for part in x.split(ROWS):
-        codes = vqvae.encode(part)
-        leaves = gaussian_log_prob(part.double(), *(p.double() for p in vqvae.decode(codes)))
+    codes, index = vqvae.encode(x).unique(dim=0, return_inverse=True)
+    log_prior = mean_over_classes(log_prob_by_class(prior, codes))[index].mean()
+    reconstruction = []
+    for part, rows in zip(x.split(ROWS), index.split(ROWS), strict=True):
+        leaves = gaussian_log_prob(part.double(), *(p.double() for p in vqvae.decode(codes[rows])))
         reconstruction.append(leaves.sum(1))
-        code.append(mean_over_classes(log_prob_by_class(prior, codes)))
-    log_likelihood, log_prior = torch.cat(reconstruction).mean(), torch.cat(code).mean()
+    log_likelihood = torch.cat(reconstruction).mean()
     return {
         "n_images": len(x),
         "reconstruction_bpd": bits_per_dimension(log_likelihood.item(), x.shape[1], levels),

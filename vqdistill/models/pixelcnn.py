@@ -10,11 +10,13 @@ above, the horizontal stack the codes to the left and, through a 1x1 convolution
 stack. Only the first layer needs mask A (it hides the row, or the code, itself): what the later
 layers see at a position then depends on earlier codes only.
 
-Features stand with the channels last and a masked convolution is one matrix product of gathered
-windows, which is quick where a grid is tiny. Taps that a mask hides, or that no position of the
-grid reaches, are stored (and counted as parameters, as in the published model) but never read.
+Features stand with the channels last and a masked convolution is a matrix product, which is quick
+where a grid is tiny: of whole rows where each position sees all columns, of gathered windows
+elsewhere. Taps that a mask hides, or that no position of the grid reaches, are stored (and counted
+as parameters, as in the published model) but never read.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +30,8 @@ from vqdistill.models.settings import model_settings, parse_grid, settings_from
 
 FIRST_KERNEL = 7
 KERNEL = 3
-CHUNK_BYTES = 2**28  # memory that the full pass over one chunk of grids may take, roughly
+CHUNK_BYTES = 2**24  # of a full pass over some grids: what a core's caches hold, roughly
+CHUNK_POSITIONS = 1024  # at least, so that reading the weights doesn't count
 ROW_CHUNK = 1024  # prefixes whose vertical stack is computed at once
 
 
@@ -63,6 +66,15 @@ def windows(x: Tensor, rows: range, columns: range) -> Tensor:
     return torch.cat(shifted, dim=-1)
 
 
+def row_matrix(taps: Tensor, W: int) -> Tensor:
+    """The matrices that take rows of W positions to one row, from the taps at −(W − 1) … W − 1.
+
+    taps: [e, rows, 2W - 1, d] -> [rows, W * d, W * e]: a Toeplitz matrix for each row
+    """
+    of_column = [taps[:, :, W - 1 - c : 2 * W - 1 - c] for c in range(W)]
+    return torch.stack(of_column).permute(2, 3, 4, 0, 1).flatten(3).flatten(1, 2)
+
+
 class GatedLayer(nn.Module):
     """One layer of both stacks: (vertical, horizontal) features in, the same out, [B, H, W, d].
 
@@ -84,6 +96,7 @@ class GatedLayer(nn.Module):
         self.above = range(-min(reach, grid[0] - 1), end)
         self.beside = range(-min(reach, grid[1] - 1), min(reach, grid[1] - 1) + 1)
         self.before = range(-min(reach, grid[1] - 1), end)
+        self.sees_rows = reach >= grid[1] - 1  # each position all columns
 
     def vertical_weight(self) -> Tensor:
         """Weights of the taps in use, [2d, rows above, columns beside, d]."""
@@ -100,12 +113,36 @@ class GatedLayer(nn.Module):
 
     def forward(self, v: Tensor, h: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         of_class = self.classes(classes)[:, None, None]  # [B, 1, 1, 2d]
-        above = windows(v, self.above, self.beside)
-        rows = F.linear(above, self.vertical_weight().flatten(1), self.vertical.bias)
-        before = windows(h, range(1), self.before)
-        columns = F.linear(before, self.horizontal_weight().flatten(1), self.horizontal.bias)
+        rows = self.rows_above(v) + self.vertical.bias
+        columns = self.columns_before(h) + self.horizontal.bias
         out = self.output(gate(columns + self.to_horizontal(rows) + of_class))
         return gate(rows + of_class), out if self.first else out + h
+
+    def rows_above(self, v: Tensor) -> Tensor:
+        """The vertical convolution without its bias: [B, H, W, d] -> [B, H, W, 2d]."""
+        weight = self.vertical_weight()
+        if not self.sees_rows:
+            return F.linear(windows(v, self.above, self.beside), weight.flatten(1))
+        (B, H, W, _), channels = v.shape, len(weight)
+        matrix = row_matrix(weight, W)  # [rows, W * d, W * 2d]
+        result = []
+        for row in range(H):
+            first, stop = max(0, row + self.above.start), row + self.above.stop
+            if first < stop:
+                of_rows = matrix[first - stop :].flatten(0, 1)
+                result.append(v[:, first:stop].flatten(1) @ of_rows)
+            else:
+                result.append(v.new_zeros(B, W * channels))
+        return torch.stack(result, 1).unflatten(2, (W, channels))
+
+    def columns_before(self, h: Tensor) -> Tensor:
+        """The horizontal convolution without its bias: [B, H, W, d] -> [B, H, W, 2d]."""
+        weight = self.horizontal_weight()
+        if not self.sees_rows:
+            return F.linear(windows(h, range(1), self.before), weight.flatten(1))
+        W, channels = h.shape[2], len(weight)
+        taps = F.pad(weight, (0, 0, 0, W - self.before.stop))[:, None]
+        return (h.flatten(2) @ row_matrix(taps, W)[0]).unflatten(2, (W, channels))
 
 
 @dataclass(frozen=True)
@@ -195,10 +232,10 @@ class PixelCNN(nn.Module):
                 f"PixelCNN: codes of grid {found}, expected {self.grid}; take the codes of the "
                 "VQ-VAE that this prior was trained on"
             )
-        H, W = self.grid
-        features = 4 * FIRST_KERNEL**2 // 2 * self.embedding.embedding_dim  # the widest: windows
-        logits = (4 + 8 + 8) * self.codebook_size
-        chunk = max(1, CHUNK_BYTES // (H * W * (features + logits)))
+        n_positions = math.prod(self.grid)
+        features = 4 * 2 * (KERNEL // 2 + 1) * KERNEL * self.embedding.embedding_dim  # windows
+        bytes_each = n_positions * (features + 2 * 4 * self.codebook_size)
+        chunk = max(CHUNK_BYTES // bytes_each, math.ceil(CHUNK_POSITIONS / n_positions))
         totals = [
             self.grid_log_probs(z, c)
             for z, c in zip(codes.split(chunk), classes.split(chunk), strict=True)
@@ -207,8 +244,11 @@ class PixelCNN(nn.Module):
         return torch.cat(totals)
 
     def grid_log_probs(self, codes: Tensor, classes: Tensor) -> Tensor:
-        log_probs = self(codes, classes).double().log_softmax(-1)  # [B, H, W, K]
-        return log_probs.gather(-1, codes[..., None]).sum((1, 2, 3))
+        """log p(z|c) of one chunk; the sum over the K codes of each position is in float64."""
+        logits = self(codes, classes)  # [B, H, W, K]
+        chosen, top = logits.gather(-1, codes[..., None]), logits.amax(-1, keepdim=True)
+        total = logits.sub_(top).exp_().sum(-1, dtype=torch.float64).log()
+        return ((chosen.double() - top.double()).squeeze(-1) - total).sum((1, 2))
 
     # Incremental evaluation: one position at a time, each computed once.
 

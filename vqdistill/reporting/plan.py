@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vqdistill.config import EXACT_METHOD, baselines, teachers
+from vqdistill.config import baselines, teachers
+from vqdistill.distillation import EXACT_METHOD
 
 TRAINING_IMAGES = {"mnist": 50_000, "fashion_mnist": 50_000, "digits": 1197}
 HELD_OUT_IMAGES = {"mnist": 10_000, "fashion_mnist": 10_000, "digits": 300}

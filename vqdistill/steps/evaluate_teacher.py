@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from vqdistill import data
-from vqdistill.config import EXACT_METHOD
+from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.evaluation.codebook import code_frequency
 from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject

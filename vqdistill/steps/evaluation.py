@@ -5,14 +5,15 @@ import pandas as pd
 import torch
 
 from vqdistill.data import Images
-from vqdistill.evaluation.density import density_rows, log_likelihoods
+from vqdistill.evaluation.density import density_rows
 from vqdistill.evaluation.inpainting import (
     first_of_each_class,
     hidden_masks,
     inpainting_rows,
+    joint_and_marginals,
     pictures,
 )
-from vqdistill.evaluation.subjects import Subject
+from vqdistill.evaluation.subjects import Evaluated, Subject
 from vqdistill.files import write_arrays, write_csv, write_json
 from vqdistill.steps.common import Job, device_name
 
@@ -23,7 +24,7 @@ N_FREE = 16  # unconditional samples of each model
 @torch.no_grad()
 def evaluate(
     job: Job, subjects: list[Subject], images: Images, classifier
-) -> list[list[tuple[int, str, torch.Tensor]]]:
+) -> list[list[Evaluated]]:
     """Write density.csv, inpainting.csv and pictures.npz of one trained source.
 
     Returns for each subject the log p(x) of its models on the test images: their number of
@@ -33,23 +34,21 @@ def evaluate(
     density, inpainted, shown, tested = [], [], {}, []
     largest = {subject.method: max(subject.sizes, default=0) for subject in subjects}
     test, labels = images.evaluated["test"], images.labels["test"]
+    observed = ~torch.stack([*hidden_masks(images.shape, test.device).values()])
     examples = test[first_of_each_class(labels)]
     for subject in subjects:
-        log_probs = log_likelihoods(subject, images.evaluated)
-        density += density_rows(subject, log_probs, images.levels)
-        tested.append(log_probs["test"])
-        wanted = (0, *scores["n_components"], largest[subject.method])
-        joint = {
-            n: log_prob
-            for n, weights, log_prob in log_probs["test"]
-            if n in wanted and weights == subject.main_weights
-        }
-        if joint:
+        wanted = {0, *scores["n_components"], largest[subject.method]}
+        log_probs, marginals = joint_and_marginals(subject, test, observed, wanted)
+        tested.append(log_probs)
+        for split, x in images.evaluated.items():
+            of_split = log_probs if split == "test" else subject.log_probs(x)
+            density += density_rows(subject, of_split, split, images.levels)
+        if marginals:
             inpainted += inpainting_rows(
                 subject,
                 test,
                 labels,
-                joint,
+                marginals,
                 images.levels,
                 images.shape,
                 scores["scored_images"],
@@ -62,8 +61,7 @@ def evaluate(
                 subject.model(n_largest), examples, images.shape, N_DRAWS, N_FREE, job.seed
             )
             shown |= {f"{subject.method}/{name}": _small(value) for name, value in made.items()}
-    hidden = torch.stack(list(hidden_masks(images.shape).values()))
-    shown["hidden"] = hidden.unflatten(1, images.shape).numpy()
+    shown["hidden"] = (~observed).cpu().unflatten(1, images.shape).numpy()
     shown["truth"] = _small(examples.unflatten(1, images.shape))
     keys = {"experiment": job.experiment, "dataset": images.dataset, "seed": job.seed}
     write_csv(job["density"], _table(density, keys, job))
