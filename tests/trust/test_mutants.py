@@ -163,10 +163,10 @@ MUTANTS = [
         "dmrs_samples_without_replacement",
     ),
     Mutant(
-        "noise that lies too far below the parent's",
+        "noise of another child of the beam's prefix",
         "distillation.dmrs:conditioned_on_max",
         "maximum[:, None] - F.relu(v) - torch.log1p(torch.exp(-v.abs()))",
-        "maximum[:, None] + 4 * below",
+        "maximum[:, None] + below.flip(1)",
         "dmrs_samples_without_replacement",
     ),
     Mutant(
