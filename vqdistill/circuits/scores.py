@@ -51,11 +51,11 @@ class Evidence:
         if masks is None:
             masks = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
         patterns, index = masks.unique(dim=1, return_inverse=True)
-        self.cells: list[Tensor] = []
+        self.cells: list[Tensor | slice] = []
         members = []
         for number, pattern in enumerate(patterns.T):
             cells = (index == number).nonzero().squeeze(1).split(CELL) if pattern.any() else ()
-            self.cells.extend(cells)
+            self.cells.extend(map(as_slice, cells))
             members.extend([pattern] * len(cells))
         self.members = torch.stack(members, 1) if members else masks[:, :0]
         self.x = torch.where(masks.any(0) if own_masks is None else own_masks, x, 0.0)
@@ -69,7 +69,7 @@ class Evidence:
 
     def _block(self, rows: slice) -> Block:
         x, own = self.x[rows], None if self.own_masks is None else self.own_masks[rows]
-        return Block(rows, x, own, [f.float() for f in self.features(x.double(), own)])
+        return Block(rows, x, own, [f.float() for f in self.features(x, own)])
 
     def features(self, x: Tensor, own_masks: Tensor | None) -> list[Tensor]:
         """[x², x] of each cell's pixels, and the mask where each image has its own."""
@@ -91,6 +91,12 @@ class Evidence:
         if self.masks is None:
             return terms.sum(1)[None]
         return self.masks.to(terms) @ terms.T
+
+
+def as_slice(index: Tensor) -> Tensor | slice:
+    """Ascending indices, as a slice where none between them is absent: that copies less."""
+    first, last = index[0].item(), index[-1].item()
+    return slice(first, last + 1) if last - first + 1 == len(index) else index
 
 
 def evidence(x: Tensor, observed: Tensor | None = None) -> Evidence:
@@ -119,13 +125,12 @@ class Scorer:
     def __init__(self, chunk: Chunk, known: Evidence) -> None:
         self.chunk, self.known = chunk, known
         self.weights = known.weights(chunk, torch.float32)
-        self.peaks = known.offsets(chunk.peak)
-        if known.own_masks is None:
-            self.offsets = known.offsets(chunk.constant)
-        else:  # part of the product
-            self.offsets = chunk.constant.new_zeros(1, len(chunk.means))
+        self.peaks, constants = known.offsets(chunk.peak), known.offsets(chunk.constant)
+        positive = known.offsets(chunk.peak.clamp(min=0))
         n_terms = max((w.shape[1] for w in self.weights), default=0) + len(self.weights)
-        self.rounding, self.margins = rounding_bound(chunk, known, n_terms)
+        self.rounding, self.margins = rounding_bound(self.peaks, positive, constants, n_terms)
+        # where each image has its own mask, constants are part of the product
+        self.offsets = constants if known.own_masks is None else torch.zeros_like(constants)
 
     def exact(self, block: Block, mask: int = 0) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
@@ -204,20 +209,23 @@ class Scorer:
         return values @ self.known.masks[mask].double() + self.peaks[mask, numbers]
 
 
-def rounding_bound(chunk: Chunk, known: Evidence, n_terms: int) -> tuple[float, Tensor]:
+def rounding_bound(
+    peaks: Tensor, positive: Tensor, constants: Tensor, n_terms: int
+) -> tuple[float, Tensor]:
     """(r, m [M, n]) such that the float32 score s̃ of any image differs from s by ≤ m_n − r s̃.
 
+    peaks, positive, constants: [M, n], over the observed pixels Σ l, Σ max(l, 0) and Σ c, with
+    l = −log σ − ½ log 2π and c = l − ½q², q = μ/σ.
+
     A sum in which no term passes through more than F additions and products is off by at most
-    F u Σ|terms|, with the unit roundoff u. With
-    z = (x − μ)/σ and q = μ/σ, the terms of a pixel are −½(z + q)², (z + q) q and the constant
-    −½q² + l, with l = −log σ − ½ log 2π. Their sizes add up to at most 3/2 z² + 5/2 q² and that of
-    the constant, and Σ z² = 2(Σ l − s).
+    F u Σ|terms|, with the unit roundoff u. With z = (x − μ)/σ, the terms of a pixel are
+    −½(z + q)², (z + q) q and c. Their sizes add up to at most 3/2 z² + 5/2 q² + |c|, where
+    Σ z² = 2(Σ l − s) and |c| ≤ |l| + ½q². With q² = 2(l − c) and |l| = 2 max(l, 0) − l that is at
+    most 5 Σ max(l, 0) + 5 Σ l − 6 Σ c − 3s, for 3 Σ l ≤ 3 Σ max(l, 0).
     """
-    square = -2 * (chunk.constant - chunk.peak)  # q²
-    size = known.offsets(3 * chunk.peak.clamp(min=0) + 2.5 * square + chunk.constant.abs())
     unit = (n_terms + 4) * FLOAT32_ROUNDING  # 4 for the rounding of the factors and of the sum
     unit /= 1 - 3 * unit  # for s̃ in place of s in Σ z²
-    return 3 * unit, unit * size
+    return 3 * unit, unit * (5 * positive + 5 * peaks - 6 * constants)
 
 
 def ends_within(chunk: Chunk, sizes: Sequence[int]) -> list[int]:
