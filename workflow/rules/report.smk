@@ -120,7 +120,7 @@ rule measure:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
+        results=lambda wildcards, input: Path(input[0]).parents[1],
         measured=f"workflow/measured/{config['experiment']}.csv",
         settings=quoted(config),
     shell:
