@@ -71,10 +71,12 @@ HIDING = pytest.mark.parametrize("masks", ["shared", "each"])
 WEIGHTS = pytest.mark.parametrize("kind", ["uniform", "random", "peaked"])
 
 
-@pytest.fixture(params=["whole", "chunked"])
+@pytest.fixture(params=["whole", "chunked", "one by one"])
 def chunking(request, monkeypatch):
-    """The chunks as they are, and so small that every loop runs several times."""
-    if request.param == "chunked":
+    """The chunks as they are, and so small that every loop runs several times; the components of
+    later chunks all together, and one by one."""
+    if request.param != "whole":
+        monkeypatch.setattr(scores, "SPARSE_SHARE", 2.0 if request.param == "one by one" else 0.0)
         monkeypatch.setattr(scores, "IMAGE_BLOCK", 5)
         monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
         monkeypatch.setattr(scores, "GATHERED_PAIRS", 3)
@@ -153,11 +155,11 @@ def test_exact_where_float32_alone_is_wrong():
     x = 0.99 + 0.009 * torch.rand(5, 784, generator=seeded(1))
     means = (x[:1] + 1e-4 * torch.randn(400, 784, generator=seeded(2))).clamp(0, 1)
     mixture = Mixture(uniform_log_weights(400), means, torch.full_like(means, math.log(1e-3)))
-    (chunk,) = components.chunks(mixture.components, 400)
+    chunk = next(components.chunks(mixture.components, 400))
     known = scores.evidence(x)
     (block,), scorer = known.blocks(), scores.Scorer(chunk, known)
-    rough = scorer.scores(block)[0].double() + scorer.offsets
-    exact = leaves(mixture, x).sum(-1)
+    rough = scorer.scores(block, slice(None))[0].double() + scorer.offsets
+    exact = leaves(mixture, x).sum(-1)[:, chunk.slice]
     assert (rough - exact).abs().max() > 1.0
     torch.testing.assert_close(scorer.exact(block), exact, rtol=0, atol=1e-4)
     difference = mixture.log_prob(x) - direct(mixture, x)

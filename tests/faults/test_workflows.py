@@ -66,3 +66,16 @@ def test_a_second_workflow_in_the_same_folder_is_refused(undisturbed, tmp_path):
     said, status = finished(first)
     assert status == 0, said
     assert contents(tmp_path, images) == contents(undisturbed, images)
+
+
+@pytest.mark.slow
+def test_another_experiment_runs_beside_the_first_in_the_same_folder(undisturbed, tmp_path):
+    """Both give the data that one alone gives: the experiment is only in the records."""
+    first = started(tmp_path, "results/tiny/data/images.npz")
+    wait_for(lambda: list((tmp_path / ".snakemake/locks").glob("*")), first)
+    other = ["results/other/data/images.npz", "--config", "experiment=other"]
+    for said, status in (finished(started(tmp_path, *other)), finished(first)):
+        assert status == 0, said
+    expected = contents(undisturbed, ["results/tiny/data/images.npz"])
+    assert contents(tmp_path, ["results/tiny/data/images.npz"]) == expected
+    assert list(contents(tmp_path, other[:1]).values()) == list(expected.values())

@@ -179,8 +179,8 @@ MUTANTS = [
     Mutant(
         "no log-determinant in the mixture",
         "circuits.components:_chunk",
-        "-log_std - HALF_LOG_TWO_PI",
-        "0 * log_std - HALF_LOG_TWO_PI",
+        "log_std.neg()",
+        "log_std.mul(0)",
         "density_integrates_to_one",
     ),
     Mutant(
@@ -203,6 +203,13 @@ MUTANTS = [
         "observed = observed.to(x.device)",
         "observed = observed.roll(1, -1)",
         "marginal_is_the_integral_of_the_joint",
+    ),
+    Mutant(
+        "a bound that forgets the pixels to come",
+        "circuits.scores:Scorer.__init__",
+        "(self.peaks[:1] - sums[0])",
+        "0 * sums[0]",
+        "log_likelihoods_on_mnist_are_exact",
     ),
     Mutant(
         "pixels of another mask",
@@ -325,7 +332,7 @@ MUTANTS = [
     ),
     Mutant(
         "components dropped that matter",
-        "circuits.scores:Scorer.relevant",
+        "circuits.scores:Scorer.among_all",
         "so_far[:, None] - NEGLIGIBLE",
         "so_far[:, None] - 0.5",
         "density_integrates_to_one",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+FIRST_CHUNK = 128  # small, so that the sums of later chunks can be compared with it
 COMPONENT_CHUNK = 1024  # its matrices stay below the 32 MB above which glibc asks the system for
 # fresh pages at every allocation
 
@@ -82,15 +83,17 @@ class Chunk(NamedTuple):
 
 
 def chunks(components: Components, n_components: int) -> Iterator[Chunk]:
-    """The first `n_components`, in chunks."""
-    for start in range(0, n_components, COMPONENT_CHUNK):
-        stop = min(n_components, start + COMPONENT_CHUNK)
+    """The first `n_components`, in chunks that double up to `COMPONENT_CHUNK`."""
+    start, size = 0, min(FIRST_CHUNK, COMPONENT_CHUNK)
+    while start < n_components:
+        stop = min(n_components, start + size)
         yield _chunk(start, *components.parameters(slice(start, stop)))
+        start, size = stop, min(2 * size, COMPONENT_CHUNK)
 
 
 def _chunk(start: int, means: Tensor, log_stds: Tensor) -> Chunk:
     log_std, mean = log_stds.double(), means.double()
-    precision = torch.exp(-2 * log_std)
-    linear, peak = mean * precision, -log_std - HALF_LOG_TWO_PI
-    constant = peak - 0.5 * mean * linear
-    return Chunk(start, mean, -0.5 * precision, linear, constant, peak)
+    precision = (-2 * log_std).exp_()
+    linear, peak = mean * precision, log_std.neg().sub_(HALF_LOG_TWO_PI)
+    constant = torch.addcmul(peak, mean, linear, value=-0.5)
+    return Chunk(start, mean, precision.mul_(-0.5), linear, constant, peak)

@@ -25,7 +25,7 @@ from vqdistill.circuits.components import HALF_LOG_TWO_PI
 from vqdistill.circuits.region_graph import Layer, RegionGraph
 from vqdistill.circuits.scores import rows_of
 
-CPU_PRODUCTS = 2**18  # elements of exp(L_i + R_j) at a time: what a core's cache holds
+CPU_PRODUCTS = 2**19  # elements of exp(L_i + R_j) at a time: what a core's cache holds
 GPU_PRODUCTS = 2**26
 QUERY_ELEMENTS = 2**24  # elements of one block of images in a query
 

@@ -260,13 +260,17 @@ class ComponentDraw:
     def __init__(self, x: Tensor, generator: torch.Generator) -> None:
         self.generator = generator
         self.index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.chunk, self.uniform = -1, x.new_empty(0)
 
     def update(self, part: PartialPosterior) -> None:
+        if part.chunk.start != self.chunk:  # drawn for all images, so that blocks don't matter
+            shape, self.chunk = (2, len(self.index)), part.chunk.start
+            self.uniform = uniform_numbers(shape, self.generator, self.index.device)
         (images, numbers, _), current = part.pairs, self.index[part.block.rows]
         counts = images.bincount(minlength=len(current))
         stop = counts.cumsum(0)
         cumulative = torch.exp(part.terms - part.sums[images]).cumsum(0)
-        first, second = uniform_numbers((2, len(current)), self.generator, images.device)
+        first, second = self.uniform[:, part.block.rows]
         start = torch.cat([cumulative.new_zeros(1), cumulative])[stop - counts]
         position = torch.searchsorted(cumulative, start + first, right=True)
         replaced = (second < torch.exp(part.sums - part.after)) & (counts > 0)

@@ -11,8 +11,12 @@ product only screens: with a bound on its rounding error, it tells which compone
 
 Pixels are taken in cells, each observed under the same masks, of several that are asked at once.
 The product of a cell is computed once and added to the scores of all masks that it belongs to.
+Cells of the pixels that differ most between images come first. Under one mask, these alone often
+show that most components are too far from an image to matter, since no pixel adds more than its
+peak, −log σ − ½ log 2π: then the other pixels are multiplied for the few that are left.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,13 +25,18 @@ from torch import Tensor
 
 from vqdistill.circuits.components import Chunk, Components, chunks
 
-IMAGE_BLOCK = 512
+IMAGE_BLOCK = 2048  # images at once, under one mask
 CELL = 112  # pixels of a product: the fewer, the tighter the bound on its rounding error
 GATHERED_PAIRS = 256  # whose pixels fit in a core's cache
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
+SPARSE_SHARE = (
+    0.1  # below this share of components that can still matter, they are taken one by one
+)
 DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
 FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
+
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
 
 class Block(NamedTuple):
@@ -43,29 +52,40 @@ class Evidence:
     """Observed pixels x_o of images: under M masks that all images share, or under a mask each.
 
     x: [B, D], zero where a pixel is observed under no mask; masks: bool [M, D] or None; own_masks:
-    bool [B, D] or None, and then M = 1; cells: pixels of each; members: bool [M, cells].
+    bool [B, D] or None, and then M = 1; cells: pixels of each; members: bool [M, cells]. Where all
+    images share one mask, checks: after which numbers of cells components may be left out; seen:
+    bool [cells, D], the pixels of the cells before each.
     """
 
     def __init__(self, x: Tensor, masks: Tensor | None, own_masks: Tensor | None = None) -> None:
         self.masks, self.own_masks = masks, own_masks
         if masks is None:
             masks = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
-        patterns, index = masks.unique(dim=1, return_inverse=True)
-        self.cells: list[Tensor | slice] = []
+        self.x = torch.where(masks.any(0) if own_masks is None else own_masks, x, 0.0)
+        spread = (self.x - self.x.mean(0)).square().sum(0)
+        order = spread.argsort(descending=True, stable=True)
+        patterns, index = masks[:, order].unique(dim=1, return_inverse=True)
+        self.cells: list[Tensor] = []
         members = []
         for number, pattern in enumerate(patterns.T):
-            cells = (index == number).nonzero().squeeze(1).split(CELL) if pattern.any() else ()
-            self.cells.extend(map(as_slice, cells))
+            cells = order[index == number].split(CELL) if pattern.any() else ()
+            self.cells.extend(cells)
             members.extend([pattern] * len(cells))
         self.members = torch.stack(members, 1) if members else masks[:, :0]
-        self.x = torch.where(masks.any(0) if own_masks is None else own_masks, x, 0.0)
+        n_cells = len(self.cells) if own_masks is None and len(masks) == 1 else 0
+        self.checks = [stop for stop in sorted({1, (n_cells + 1) // 2}) if stop < n_cells]
+        self.seen = masks.new_zeros(n_cells, masks.shape[1])
+        for number in range(1, n_cells):
+            self.seen[number] = self.seen[number - 1]
+            self.seen[number, self.cells[number - 1]] = True
 
     def __len__(self) -> int:
         return len(self.x)
 
     def blocks(self) -> list[Block]:
         """The images in blocks."""
-        return [self._block(rows) for rows in blocks(len(self.x))]
+        size = max(1, IMAGE_BLOCK // len(self.members))
+        return [self._block(rows) for rows in blocks(len(self.x), size)]
 
     def _block(self, rows: slice) -> Block:
         x, own = self.x[rows], None if self.own_masks is None else self.own_masks[rows]
@@ -84,19 +104,13 @@ class Evidence:
         return self._by_cell([part.to(dtype) for part in parts])
 
     def _by_cell(self, parts: list[Tensor]) -> list[Tensor]:
-        return [torch.cat([part[:, cell] for part in parts], 1) for cell in self.cells]
+        return [torch.cat([part.index_select(1, cell) for part in parts], 1) for cell in self.cells]
 
     def offsets(self, terms: Tensor) -> Tensor:
         """Σ over the observed pixels of terms [n, D] that depend on no image [M, n]."""
         if self.masks is None:
             return terms.sum(1)[None]
         return self.masks.to(terms) @ terms.T
-
-
-def as_slice(index: Tensor) -> Tensor | slice:
-    """Ascending indices, as a slice where none between them is absent: that copies less."""
-    first, last = index[0].item(), index[-1].item()
-    return slice(first, last + 1) if last - first + 1 == len(index) else index
 
 
 def evidence(x: Tensor, observed: Tensor | None = None) -> Evidence:
@@ -125,12 +139,18 @@ class Scorer:
     def __init__(self, chunk: Chunk, known: Evidence) -> None:
         self.chunk, self.known = chunk, known
         self.weights = known.weights(chunk, torch.float32)
-        self.peaks, constants = known.offsets(chunk.peak), known.offsets(chunk.constant)
-        positive = known.offsets(chunk.peak.clamp(min=0))
         n_terms = max((w.shape[1] for w in self.weights), default=0) + len(self.weights)
-        self.rounding, self.margins = rounding_bound(self.peaks, positive, constants, n_terms)
+        positive = chunk.peak.clamp(min=0)
+        terms = (chunk.peak, positive, chunk.constant)
+        sums = [known.offsets(term) for term in terms]
+        self.rounding, self.margins = rounding_bound(*sums, n_terms)
+        self.peaks, _, constants = sums
         # where each image has its own mask, constants are part of the product
         self.offsets = constants if known.own_masks is None else torch.zeros_like(constants)
+        seen = known.seen.to(chunk.peak)
+        sums = [seen @ term.T for term in terms]  # [cells, n]
+        _, margins = rounding_bound(*sums, n_terms)
+        self.still_possible = (1 - self.rounding) * sums[2] + margins + (self.peaks[:1] - sums[0])
 
     def exact(self, block: Block, mask: int = 0) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
@@ -141,37 +161,114 @@ class Scorer:
             total = torch.addmm(total, features[cell], weights[cell].T)
         return total
 
-    def scores(self, block: Block) -> Tensor:
-        """What the images contribute to log p_n(x_o) under each mask [M, B, n], in float32."""
-        shape = (len(self.weights), len(block.x), len(self.chunk.means))
-        products = block.x.new_empty(shape, dtype=torch.float32)
-        for features, weights, product in zip(block.features, self.weights, products, strict=True):
-            torch.mm(features, weights.T, out=product)
-        return (self.known.members.to(products) @ products.flatten(1)).unflatten(1, shape[1:])
-
     def relevant(
+        self, block: Block, log_weights: Tensor, floor: Tensor, ends: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Pairs]]:
+        """For each mask, the pairs of an image and a component that can matter.
+
+        A component can matter when, for one of the weight vectors log_weights [S, n], its term
+        comes within `NEGLIGIBLE` nats of the largest one or of `floor` [M, S, B], the logarithm of
+        the sum so far. Where sums are also taken up to some `ends` within the chunk, ascending, it
+        is compared with the largest one up to the next end.
+        """
+        done, scores = 0, None
+        possible = (self.still_possible + log_weights.amax(0)).float()  # [cells, n]
+        needed = floor[0].amin(0).float() - NEGLIGIBLE  # [B]
+        whole = all(end == len(self.chunk.means) for end in ends)
+        for stop in self.known.checks if whole and needed.isfinite().any() else ():
+            scores = self.added(scores, block, slice(done, stop))
+            done = stop
+            most = torch.add(possible[stop], scores[0], alpha=1 - self.rounding)
+            alive = most > needed[:, None]
+            if alive.count_nonzero() < SPARSE_SHARE * alive.numel():
+                few = self.finished(block, scores[0], alive, possible[stop:], needed)
+                yield 0, self.among_few(block, *few, log_weights, floor[0])
+                return
+        scores = self.added(scores, block, slice(done, None))
+        for mask, of_mask in enumerate(scores):
+            yield mask, self.among_all(block, of_mask, mask, log_weights, floor[mask], ends)
+
+    def scores(self, block: Block, cells: slice) -> Tensor:
+        """What some cells contribute to log p_n(x_o) under each mask [M, B, n], in float32."""
+        parts = list(zip(block.features[cells], self.weights[cells], strict=True))
+        shape = (len(block.x), len(self.chunk.means))
+        products = block.x.new_empty((len(parts), *shape), dtype=torch.float32)
+        for (features, weights), product in zip(parts, products, strict=True):
+            torch.mm(features, weights.T, out=product)
+        members = self.known.members[:, cells]
+        if members.shape == (1, 1):
+            return products
+        return (members.to(products) @ products.flatten(1)).unflatten(1, shape)
+
+    def added(self, scores: Tensor | None, block: Block, cells: slice) -> Tensor:
+        """`scores`, if there are any, and what some more cells contribute."""
+        more = self.scores(block, cells)
+        return more if scores is None else scores.add_(more)
+
+    def finished(
+        self, block: Block, scores: Tensor, alive: Tensor, possible: Tensor, needed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, components and scores [P] of the pairs that are `alive` after all cells.
+
+        scores, alive: [B, n], after some cells; possible: [cells to come, n], what a score before
+        each can still be at most, but for itself; needed: [B], what it must be.
+        """
+        images, numbers = alive.nonzero(as_tuple=True)
+        values, cells = scores[images, numbers], slice(-len(possible), None)
+        parts = zip(block.features[cells], self.weights[cells], possible, strict=True)
+        for features, weights, high in parts:
+            most = high[numbers] + (1 - self.rounding) * values
+            alive = most > needed[images]
+            images, numbers, values = images[alive], numbers[alive], values[alive]
+            counts = images.bincount(minlength=len(scores)).cumsum(0)
+            ends = torch.cat([counts.new_zeros(1), counts])
+            pairs = torch.sparse_csr_tensor(
+                ends, numbers, values, scores.shape, check_invariants=False
+            )
+            values = torch.sparse.sampled_addmm(pairs, features, weights.T).values()
+        return images, numbers, values
+
+    def among_few(
+        self,
+        block: Block,
+        images: Tensor,
+        numbers: Tensor,
+        scores: Tensor,
+        log_weights: Tensor,
+        floor: Tensor,
+    ) -> Pairs:
+        """Those of some pairs that can matter, from their scores [P], under one mask."""
+        keep = torch.zeros_like(images, dtype=torch.bool)
+        for low, high, so_far in self.bounds(0, log_weights, floor):
+            least = low[numbers] + (1 + self.rounding) * scores
+            most = high[numbers] + (1 - self.rounding) * scores
+            largest = so_far.scatter_reduce(0, images, least, "amax")
+            keep |= most > largest[images] - NEGLIGIBLE
+        return self.evaluated(block, 0, images[keep], numbers[keep])
+
+    def bounds(
+        self, mask: int, log_weights: Tensor, floor: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """For each weight vector what a score is added to, for the least and for the most that a
+        term can be [n], and the sum so far [B]; float32."""
+        wide, narrow = 1 + self.rounding, 1 - self.rounding
+        lowest = wide * self.offsets[mask] + log_weights - self.margins[mask]
+        highest = narrow * self.offsets[mask] + log_weights + self.margins[mask]
+        parts = zip(lowest, highest, floor, strict=True)
+        return [(low.float(), high.float(), so_far.float()) for low, high, so_far in parts]
+
+    def among_all(
         self,
         block: Block,
         scores: Tensor,
         mask: int,
         log_weights: Tensor,
         floor: Tensor,
-        ends: Sequence[int] = (),
+        ends: Sequence[int],
     ) -> Pairs:
-        """The pairs of an image and a component that can matter under one of the masks.
-
-        scores: [B, n], those of the mask. A component can matter when, for one of the weight
-        vectors log_weights [S, n], its term comes within `NEGLIGIBLE` nats of the largest one or of
-        `floor` [S, B], the logarithm of the sum so far. Where sums are also taken up to some `ends`
-        within the chunk, ascending, it is compared with the largest one up to the next end.
-        """
+        """The pairs that can matter, from the scores [B, n] of all; floor: [S, B]."""
         wide, narrow = 1 + self.rounding, 1 - self.rounding
-        lowest = wide * self.offsets[mask] + log_weights - self.margins[mask]
-        highest = narrow * self.offsets[mask] + log_weights + self.margins[mask]
-        bounds = [
-            (low.float(), high.float(), so_far.float())
-            for low, high, so_far in zip(lowest, highest, floor, strict=True)
-        ]
+        bounds = self.bounds(mask, log_weights, floor)
         alive = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
         for _, high, so_far in bounds:
             most = torch.add(high, scores, alpha=narrow).amax(1)
@@ -187,10 +284,13 @@ class Scorer:
                 so_far = torch.maximum(least[:, part].amax(1), so_far)
                 keep[:, part] |= most[:, part] > so_far[:, None] - NEGLIGIBLE
         images, numbers = keep.nonzero(as_tuple=True)
-        images = rows[images]
-        if len(images) > DENSE_SHARE * len(block.x) * keep.shape[1]:
+        return self.evaluated(block, mask, rows[images], numbers)
+
+    def evaluated(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Pairs:
+        """Pairs with their log p_n(x_o) in float64."""
+        if len(images) > DENSE_SHARE * len(block.x) * len(self.chunk.means):
             return Pairs(images, numbers, self.exact(block, mask)[images, numbers])
-        values = scores.new_empty(len(images), dtype=torch.float64)
+        values = images.new_empty(len(images), dtype=torch.float64)
         for pairs in blocks(len(images), GATHERED_PAIRS):
             values[pairs] = self.of_pairs(block, mask, images[pairs], numbers[pairs])
         return Pairs(images, numbers, values)
@@ -259,9 +359,8 @@ def relevant_pairs(
         scorer, weights = Scorer(chunk, known), log_weights[:, chunk.slice]
         ends = ends_within(chunk, sizes)
         for block in parts:
-            for mask, scores in enumerate(scorer.scores(block)):
-                so_far = floor[mask, :, block.rows]
-                pairs = scorer.relevant(block, scores, mask, weights, so_far, ends)
+            so_far = floor[:, :, block.rows]
+            for mask, pairs in scorer.relevant(block, weights, so_far, ends):
                 yield chunk, block, mask, pairs
 
 
@@ -301,7 +400,7 @@ def log_sum_by_image(terms: Tensor, images: Tensor, n_images: int) -> Tensor:
     return largest + sums.log()
 
 
-def blocks(n: int, size: int = IMAGE_BLOCK) -> Iterator[slice]:
+def blocks(n: int, size: int) -> Iterator[slice]:
     """Slices that cut 0 … n into blocks, one at least."""
     for start in range(0, max(n, 1), size):
         yield slice(start, min(start + size, n))
