@@ -2,6 +2,8 @@
 
 import functools
 import math
+import re
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +53,12 @@ def mixture(n: int) -> Mixture:
     )
     weights = torch.randn(n, generator=g, dtype=torch.float64).log_softmax(0)
     return Mixture(weights, means, stds.log())
+
+
+def peak_memory() -> int:
+    """Of this process, in bytes. Not from getrusage: that starts with the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
 def half_masks() -> Tensor:

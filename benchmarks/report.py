@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vqdistill.files import replacing
-from vqdistill.reporting.figures.saving import save
 from vqdistill.reporting.style import COLUMN_WIDTH, FREE_COLOURS, RC
 
 
@@ -122,7 +121,8 @@ def write(results: Path, docs: Path) -> None:
     for task, (title, text, size) in TASKS.items():
         if task in tables:
             name = task.lower().replace(" ", "-")
-            save(_plot(tables[task], size), docs / "performance" / name)
+            with replacing(docs / "performance" / f"{name}.png") as path:
+                _plot(tables[task], size).savefig(path, dpi=200, format="png")
             parts.append(f"## {title}\n\n{text}\n\n![{title}](performance/{name}.png)\n")
     with replacing(docs / "performance.md") as page:
         page.write_text("\n".join(parts), encoding="utf-8")
@@ -197,7 +197,7 @@ def _memory(tables: dict[str, pd.DataFrame]) -> str:
 
 @mpl.rc_context(RC)
 def _plot(table: pd.DataFrame, size: str) -> Figure:
-    figure = Figure(figsize=(COLUMN_WIDTH, 2.4), layout="constrained")
+    figure = Figure(figsize=(COLUMN_WIDTH + 1.3, 2.4), layout="constrained")
     axes = figure.subplots()
     seconds = fastest(table)
     peers = [name for name in seconds.columns if name != "vqdistill"]
@@ -210,5 +210,5 @@ def _plot(table: pd.DataFrame, size: str) -> Figure:
     axes.set_ylabel("time (s)")
     axes.set_xticks(seconds.index, [f"{n:,}" for n in seconds.index])
     axes.minorticks_off()
-    axes.legend()
+    figure.legend(loc="outside right center")
     return figure

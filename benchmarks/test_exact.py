@@ -1,14 +1,13 @@
 """ExM: log p(x) of 1,000 images under a mixture over all K⁴ latents of a 2×2 grid."""
 
 import math
-import resource
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from benchmarks.problems import images, trained
+from benchmarks.problems import images, peak_memory, trained
 from benchmarks.test_mixture import broadcast
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.distillation.enumeration import codes_of
@@ -56,7 +55,7 @@ def test_naive(timed, size):
     timed(lambda: naive(size), "exact", "naive", size, share=SLICE / size**4, rounds=1)
 
 
-def peak_memory(size: int) -> int:
+def memory_of(size: int) -> int:
     """Of a process that evaluates the exact model, in bytes."""
     code = f"from benchmarks.test_exact import report_memory; report_memory({size})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -65,12 +64,12 @@ def peak_memory(size: int) -> int:
 
 def report_memory(size: int) -> None:
     exact(size)
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_memory())
 
 
 def test_memory_does_not_grow_with_the_latents(benchmark):
-    small = peak_memory(16)
-    large = benchmark.pedantic(lambda: peak_memory(32), rounds=1)
+    small = memory_of(16)
+    large = benchmark.pedantic(lambda: memory_of(32), rounds=1)
     benchmark.extra_info.update(
         task="exact memory", implementation="vqdistill", size=32, bytes=large, bytes_at_16=small
     )
