@@ -63,7 +63,7 @@ def test_density_by_broadcast(timed, size, rows):
     x = images(N_IMAGES)
     found = timed(
         lambda: density_step(broadcast, x, size, ROWS[rows]), "CM density", "broadcast", size,
-        rows, rounds=1,
+        rows,
     )  # fmt: skip
     for one, other in zip(found, density_step(expanded, x, size, N_IMAGES), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * other.abs().max().item())
