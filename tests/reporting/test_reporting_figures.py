@@ -128,7 +128,7 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
     drawn = [
         figures.density_figure(summary, sizes_table(), references),
         figures.density_figure(summary[summary["method"] == "exm"], sizes_table().iloc[:0]),
-        figures.weights_figure(summary),
+        figures.weights_figure(density),
         figures.scores_figure(scores, 0.99),
         figures.costs_figure(costs_table(seeds=seeds)),
         figures.costs_figure(costs_table(seeds=seeds, codes=4, components=[1, 4])),

@@ -265,7 +265,7 @@ def claim_8(costs: pd.DataFrame) -> list[dict]:
         if len(n) - half >= 2:
             growth = np.polyfit(np.log(n[half:]), np.log(counted.to_numpy()[:, half:].T), 1)[0]
         share = counted.iloc[:, -1] / float(codes) ** (height * width)
-        name = f"prior evaluations of {_label('dmbs', grid)}"
+        name = f"prior evaluations of {_label('dmbs', grid)}, K = {codes}"
         rows += [
             _row(8, f"{name} / NHWK, largest over all N", constant, "evaluations per NHWK"),
             _row(8, f"{name}: exponent of N, upper half of the doublings", growth, "growth"),

@@ -30,7 +30,7 @@ def draw_figures(job: Job) -> None:
         "figure1": density_figure(density, table("model_sizes")),
         "figure2": inpainting_figure(pictures),
         "samples": samples_figure(pictures),
-        "weights": weights_figure(density),
+        "weights": weights_figure(table("density")),
         "inpainting_scores": scores_figure(
             table("inpainting_summary"), classifier["test_accuracy"].iloc[0]
         ),

@@ -26,7 +26,9 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
     enumeration, or an arrow with its size where it lies far above the axis.
     """
     styles = method_styles(costs["method"])
-    sources = sorted(set(costs[["grid", "codebook_size"]].itertuples(index=False, name=None)))
+    selected = costs[costs["method"] != "exm"]  # enumeration alone is no curve
+    shown = selected if len(selected) else costs
+    sources = sorted(set(shown[["grid", "codebook_size"]].itertuples(index=False, name=None)))
     columns = min(3, len(sources))
     rows = -(-len(sources) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH

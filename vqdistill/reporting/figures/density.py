@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from vqdistill.reporting.style import (
-    COLUMN_WIDTH,
     GREY,
     PAGE_WIDTH,
     RC,
@@ -21,10 +20,10 @@ from vqdistill.reporting.style import (
     method_styles,
     model_label,
 )
-from vqdistill.reporting.tables import in_order, standard_weights
+from vqdistill.reporting.tables import in_order, standard_weights, t_interval
 
 CLOSE = 1.35  # ratio of two sizes whose vertical labels would run into each other
-WEIGHTS = {"prior": MethodStyle("prior weights", "0.45", "x", True)}
+SMALL = 1e-3  # bits per dimension, within which the axis of differences is linear
 
 
 @dataclass(frozen=True)
@@ -73,47 +72,56 @@ def density_figure(
 
 
 @mpl.rc_context(RC)
-def weights_figure(summary: pd.DataFrame) -> Figure:
-    """Uniform mixture weights (Eq. 2) against prior weights p(z) (Eq. 1), one panel a model."""
-    table = summary[summary["split"] == "test"]
-    both = table.groupby(["method", "grid"])["weights"].transform("nunique") > 1
-    table = table[both]
-    models = in_order(table)
-    styles = method_styles(table["method"])
-    n_columns = min(max(len(models), 1), 3)
-    n_rows = -(-max(len(models), 1) // n_columns)
-    width = PAGE_WIDTH if n_columns > 1 else COLUMN_WIDTH
-    figure = Figure(figsize=(width, 0.5 + 1.9 * n_rows), layout="constrained")
-    panels = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-    for axes, (method, grid) in zip(panels, models, strict=False):
-        style = styles[method]
-        model = table[(table["method"] == method) & (table["grid"] == grid)]
-        if method != "exm":
-            model = model[model["codebook_size"] == model["codebook_size"].max()]
-        curves = []
-        for weights, rows in model.groupby("weights"):
-            look = WEIGHTS.get(weights) or replace(style, label="uniform weights", marker="s")
-            look = replace(look, filled=False, control=False)
-            line = "--" if weights in WEIGHTS else "-"
-            rows = rows.sort_values("n_parameters")
-            curves.append(Curve(method, rows, look.label, look, line))
-        limits = axis_limits(curves)
-        for curve in curves:
-            _line(axes, curve, limits[1])
+def weights_figure(density: pd.DataFrame) -> Figure:
+    """BPD with prior weights p(z) (Eq. 1) less BPD with uniform ones (Eq. 2), one panel a grid.
+
+    From density.csv: differences are taken seed by seed. Lines are their means and bands 95 %
+    t-intervals, of each method's largest codebook; ExM has crosses, one for each K.
+    """
+    table = density[(density["split"] == "test") & (density["grid"] != "-")]
+    keys = ["method", "grid", "codebook_size", "n_parameters", "seed"]
+    bpd = table.pivot_table("bpd", keys, "weights").dropna().reset_index()
+    styles, grids = method_styles(table["method"]), sorted(bpd["grid"].unique())
+    figure = Figure(figsize=(PAGE_WIDTH, 3.4), layout="constrained")
+    panels = figure.subplots(1, max(len(grids), 1), squeeze=False, sharey=True)[0]
+    for axes, grid in zip(panels, grids, strict=False):
+        axes.axhline(0, color=GREY, linestyle=":", linewidth=1.0)
+        for method, _ in in_order(bpd[bpd["grid"] == grid]):
+            model = bpd[(bpd["grid"] == grid) & (bpd["method"] == method)]
+            if method != "exm":
+                model = model[model["codebook_size"] == model["codebook_size"].max()]
+            by_size = (model["prior"] - model["uniform"]).groupby(model["n_parameters"])
+            rows = np.array([t_interval(values) for _, values in by_size])  # [n_sizes, 3]
+            _difference(axes, list(by_size.groups), rows, styles[method], method == "exm")
         axes.set_xscale("log")
-        axes.set_ylim(limits)
-        _mark_above(axes, curves, limits[1], text=False)
-        axes.set_title(model_label(style, grid))
-    for axes in panels[len(models) :]:
-        axes.set_axis_off()
-    handles = [
-        Line2D([], [], color="black", marker="s", markerfacecolor="white", label="uniform weights"),
-        Line2D([], [], color="0.45", marker="x", linestyle="--", label="prior weights p(z)"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, handlelength=3.4)
+        axes.set_yscale("symlog", linthresh=SMALL, linscale=0.5)
+        axes.set_title(grid_label(grid))
+        axes.grid(axis="y", color="0.92", linewidth=0.6)
+    entries = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=5)
     figure.supxlabel("number of parameters", fontsize=8)
-    figure.supylabel("test bits per dimension", fontsize=8)
+    panels[0].set_ylabel("prior − uniform weights, test bits per dimension")
     return figure
+
+
+def _difference(
+    axes: Axes, sizes: list[int], rows: np.ndarray, style: MethodStyle, crosses: bool
+) -> None:
+    """One method's differences: rows [n_sizes, 3] of mean, low and high."""
+    axes.plot(
+        sizes, rows[:, 0], color=style.colour, marker=style.marker, label=style.label,
+        linestyle="none" if crosses else "-", linewidth=0.8 if style.control else 1.2,
+        markerfacecolor=style.colour if style.filled else "white", markersize=4,
+    )  # fmt: skip
+    if crosses:
+        axes.vlines(sizes, rows[:, 1], rows[:, 2], color=style.colour, alpha=0.3, linewidth=4)
+    else:
+        axes.fill_between(
+            sizes, rows[:, 1], rows[:, 2], color=style.colour, alpha=0.15, linewidth=0
+        )
 
 
 def density_curves(table: pd.DataFrame) -> list[Curve]:
@@ -217,7 +225,7 @@ def _crosses(axes: Axes, curve: Curve, high: float) -> None:
         )  # fmt: skip
 
 
-def _mark_above(axes: Axes, curves: list[Curve], high: float, text: bool = True) -> None:
+def _mark_above(axes: Axes, curves: list[Curve], high: float) -> None:
     """Triangles at the upper edge at every size where means lie above it, and how many they are."""
     above = pd.concat([curve.rows[curve.rows["bpd_mean"] > high] for curve in curves])
     if not len(above):
@@ -227,10 +235,9 @@ def _mark_above(axes: Axes, curves: list[Curve], high: float, text: bool = True)
         sizes, np.ones(len(sizes)), "^", color="0.35", markersize=3.5, clip_on=False, zorder=6,
         transform=axes.get_xaxis_transform(),
     )  # fmt: skip
-    if text:
-        what = "1 mean lies" if len(above) == 1 else f"{len(above)} means lie"
-        largest = above["bpd_mean"].max()
-        axes.set_title(f"▲ {what} above the axis, up to {largest:.3g} bits", loc="right", pad=16)
+    what = "1 mean lies" if len(above) == 1 else f"{len(above)} means lie"
+    largest = float(f"{above['bpd_mean'].max():.3g}")
+    axes.set_title(f"▲ {what} above the axis, up to {largest:,g} bits", loc="right", pad=16)
 
 
 def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> None:
@@ -253,15 +260,15 @@ def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> No
     for x, name, colour in _merged(lines):
         axes.axvline(x, linestyle=":", color=colour, linewidth=1.1, zorder=1)
         axes.annotate(
-            name, (x, _free_height(axes, x, name)), (-2, 0), xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points", ha="right", va="bottom", rotation=90, color=colour,
-            fontsize=7,
+            name, (x, _free_height(axes, x, name)), (2, 0), xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points", ha="left", va="bottom", rotation=90, color=colour,
+            fontsize=7, path_effects=[withStroke(linewidth=2, foreground="white")], zorder=8,
         )  # fmt: skip
 
 
 def _merged(lines: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
-    """The vertical lines from left to right; of two that stand too close for two labels, the right
-    one stands for both."""
+    """The vertical lines from left to right; of those that stand too close for labels of their own,
+    the last one's label stands for all."""
     merged: list[tuple[float, str, str]] = []
     for x, name, colour in sorted(lines):
         if merged and x / merged[-1][0] < CLOSE and merged[-1][2] == colour:
@@ -273,7 +280,7 @@ def _merged(lines: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]
 
 
 def _free_height(axes: Axes, x: float, text: str) -> float:
-    """Height (0 to 1) at which an upright label left of x is farthest from all lines drawn."""
+    """Height (0 to 1) at which an upright label right of x is farthest from all lines drawn."""
     length, width = 0.0185 * len(text), 0.03  # of 7 pt letters, as parts of the axes
     points = []  # in parts of the axes
     to_axes = axes.transData - axes.transAxes
@@ -283,9 +290,9 @@ def _free_height(axes: Axes, x: float, text: str) -> float:
             steps = np.linspace(0, len(corners) - 1, 40 * len(corners))
             at = np.arange(len(corners))
             points.append(np.column_stack([np.interp(steps, at, c) for c in corners.T]))
-    right = to_axes.transform((x, axes.get_ylim()[0]))[0]
+    left = to_axes.transform((x, axes.get_ylim()[0]))[0]
     points = np.concatenate([*points, np.full((1, 2), 9.0)])
-    near = points[(points[:, 0] > right - width - 0.01) & (points[:, 0] < right + 0.01), 1]
+    near = points[(points[:, 0] > left - 0.01) & (points[:, 0] < left + width + 0.01), 1]
     candidates = np.linspace(0.02, 0.94 - length, 40)
     if not len(near):
         return candidates[-1]

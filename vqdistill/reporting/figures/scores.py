@@ -12,8 +12,8 @@ from vqdistill.reporting.tables import in_order, largest_models
 PANELS = {
     "conditional_bpd": "bits per hidden pixel (lower is better)",
     "accuracy_sample": "digit accuracy of samples (higher is better)",
-    "sharpness_sample": "sharpness of samples / truth",
-    "coherence_sample": "jump at the border / truth",
+    "sharpness_sample": "sharpness of samples / truth (near 1 is better)",
+    "coherence_sample": "jump at the border / truth (near 1 is better)",
 }
 MASKS = ["left", "right", "top", "bottom", "centre"]
 
@@ -54,19 +54,19 @@ def scores_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
     if real_accuracy:
         _reference(accuracy, real_accuracy, "real images")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.supxlabel("hidden part of the image", fontsize=8)
+    figure.supxlabel("hidden part of the image; each model at its largest size", fontsize=8)
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5))
     return figure
 
 
 def _keep_readable(axes: Axes, means: pd.Series) -> None:
-    """End the axis above the worst of `means`, and say so where a control lies beyond it."""
+    """End the axis above the worst of `means`, and say so where something lies beyond it."""
     low, high = axes.get_ylim()
     spread = max(means.max() - means.min(), 0.1)
     limits = max(low, means.min() - 0.3 * spread), min(high, means.max() + 0.3 * spread)
     axes.set_ylim(limits)
     if limits[1] < high:
-        axes.set_title(f"{axes.get_title()}; some controls lie above")
+        axes.set_title(f"{axes.get_title()}; some lie above")
 
 
 def _face(style, grid: str) -> str:
