@@ -1,14 +1,18 @@
 """An epoch of training the laptop preset's VQ-VAE and prior, batches of 128."""
 
 import functools
+import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.distributions import Normal
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from benchmarks.problems import BATCH, LEVELS, grey_images, images, seeded
+from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.data import Batches, CodeBatches
 from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 from vqdistill.models.vqvae import VQVAE, VQVAESettings
@@ -51,6 +55,30 @@ def prior(grid):
     return PixelCNN(K, GRIDS[grid][0], 10, PixelCNNSettings(32, 4, 128))
 
 
+class PlainVQVAE(torch.nn.Module):
+    """The same network and loss as tutorials write it: no memory format, one image a row."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.codebook, self.settings = network.codebook, network.settings
+
+    def loss(self, x, generator):
+        vectors = self.encoder(x.view(-1, 1, 28, 28)).permute(0, 2, 3, 1).contiguous()
+        flat = vectors.flatten(0, 2)
+        distances = flat.square().sum(1, keepdim=True) - 2 * flat @ self.codebook.T
+        distances = distances + self.codebook.square().sum(1)
+        quantised = F.embedding(distances.argmin(1), self.codebook).view_as(vectors)
+        passed = vectors + (quantised - vectors).detach()
+        maps = self.decoder(passed.permute(0, 3, 1, 2).contiguous()).flatten(2)
+        means, log_variances = maps[:, 0].sigmoid(), maps[:, 1]
+        stds = (log_variances / 2).clamp(math.log(MIN_STD), math.log(MAX_STD)).exp()
+        nll = -Normal(means, stds).log_prob(x).sum(1).mean()
+        codebook = F.mse_loss(quantised, vectors.detach())
+        commitment = F.mse_loss(vectors, quantised.detach())
+        return nll + codebook + self.settings.commitment * commitment, {}
+
+
 def plain_loop(model, batches):
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for batch in batches:
@@ -79,8 +107,10 @@ def test_vqvae(timed, grid):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_vqvae_in_a_plain_loop(timed, grid):
-    model = vqvae(grid)
-    timed(lambda: plain_loop(model, ((x,) for x, _ in loader())), f"VQ-VAE {grid}", "plain loop", K)
+    model, x = vqvae(grid), images(BATCH)
+    plain = PlainVQVAE(model)
+    torch.testing.assert_close(plain.loss(x, None)[0], model.loss(x, seeded())[0])
+    timed(lambda: plain_loop(plain, ((x,) for x, _ in loader())), f"VQ-VAE {grid}", "plain loop", K)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

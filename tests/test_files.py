@@ -38,6 +38,7 @@ FAILURES = {
     "json": (files.write_json, ({"a": Unwritable()},)),
     "nan": (files.write_json, ({"a": float("nan")},)),
     "csv": (files.write_csv, (broken_frame(),)),
+    "rows": (files.write_rows, ([{"a": 1}, {"b": 2}],)),
     "arrays": (files.write_arrays, ({"a": np.array([Unwritable()], dtype=object)},)),
     "tensors": (files.write_tensors, ({"a": torch.zeros(2)}, {"b": Unwritable()})),
 }
@@ -101,6 +102,20 @@ def test_csv(tmp_path):
     assert found["grid"].tolist() == ["-", "2x2"]
     assert found["n"].dtype == np.int64
     np.testing.assert_allclose(found["bpd"], frame["bpd"], rtol=1e-9)
+
+
+def test_rows_are_written_as_a_frame_is(tmp_path):
+    rows = [
+        {"grid": "-", "bpd": 1 / 3, "n": 1, "excess": float("inf")},
+        {"grid": 'a, "b"', "bpd": -1e-12, "n": 2**40, "excess": float("nan")},
+        {"grid": "", "bpd": 123456789012.0, "n": 0, "excess": -0.0},
+    ]
+    files.write_csv(tmp_path / "frame.csv", pd.DataFrame(rows))
+    files.write_rows(tmp_path / "rows.csv", rows)
+    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "frame.csv").read_bytes()
+    files.write_csv(tmp_path / "frame.csv", pd.DataFrame([], columns=["a", "b"]))
+    files.write_rows(tmp_path / "rows.csv", [], ["a", "b"])
+    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "frame.csv").read_bytes()
 
 
 def test_names_in_a_csv_stay_names(tmp_path):

@@ -7,11 +7,13 @@ CSV files by the digests that the records hold (vqdistill/provenance.py). Equal 
 bytes.
 """
 
+import csv
 import hashlib
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +143,25 @@ def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
     """Write a table without its index; floats with 10 significant digits."""
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+
+
+def write_rows(
+    path: str | Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()
+) -> None:
+    """Write rows as the table that `write_csv` would write, without the time to import pandas.
+
+    columns: in their order, if not those of the first row.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns or list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.10g}"
+    return value
 
 
 def read_csv(path: str | Path) -> "pd.DataFrame":

@@ -21,6 +21,7 @@ SIZE = 2**16
 WRITERS = {
     "json": (files.write_json, list(range(SIZE))),
     "csv": (files.write_csv, pd.DataFrame({"a": np.arange(SIZE)})),
+    "rows": (files.write_rows, [{"a": n} for n in range(SIZE)]),
     "npz": (files.write_arrays, {"a": np.arange(SIZE)}),
     "safetensors": (files.write_tensors, {"a": torch.arange(SIZE)}, {}),
 }

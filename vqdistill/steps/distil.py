@@ -3,13 +3,12 @@
 import logging
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from vqdistill.distillation import load_method
 from vqdistill.distillation.exm import log_prior_of_all
 from vqdistill.distillation.selection import n_latents
-from vqdistill.files import read_arrays, write_arrays, write_csv, write_json
+from vqdistill.files import read_arrays, write_arrays, write_json, write_rows
 from vqdistill.loading import load_prior
 from vqdistill.randomness import generator
 from vqdistill.steps.common import Job, compute_device, device_name, run
@@ -22,15 +21,14 @@ def distil(job: Job) -> None:
     device = compute_device(job.threads)
     prior = load_prior(job["prior"], device)
     training_codes = torch.from_numpy(read_arrays(job["codes"])["train"]).to(device)
-    rows = []
+    rows, enumerated = [], {"latents_enumerated": float(n_latents(prior))}
     for path in job.lists["latents"]:
         for row in select(job, path, prior, training_codes):
             keys = {"experiment": job.experiment, "method": path.stem, "seed": job.seed}
             keys |= {"grid": job.settings["grid"], "codebook_size": prior.codebook_size}
-            rows.append(keys | row)
+            rows.append(keys | row | enumerated)
             log.info("%s: %d components", path.stem, row["n_components"])
-    costs = pd.DataFrame(rows).assign(latents_enumerated=float(n_latents(prior)))
-    write_csv(job["costs"], costs)
+    write_rows(job["costs"], rows)
     keys = {"grid": job.settings["grid"], "codebook_size": prior.codebook_size}
     write_json(job["record"], job.record(device_name(device), model="selection", **keys))
 

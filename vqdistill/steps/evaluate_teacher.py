@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from vqdistill import data
@@ -11,7 +10,7 @@ from vqdistill.distillation.enumeration import index_of
 from vqdistill.evaluation.codebook import code_frequency
 from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject
 from vqdistill.evaluation.teacher import partial_sum_excess, teacher_row
-from vqdistill.files import read_arrays, write_csv
+from vqdistill.files import read_arrays, write_rows
 from vqdistill.loading import (
     distilled_mixture,
     exact_mixture,
@@ -46,12 +45,13 @@ def evaluate_teacher(job: Job) -> None:
         run_keys | {"split": split} | teacher_row(vqvae, prior, x, images.levels)
         for split, x in images.evaluated.items()
     ]
-    write_csv(job["teacher"], pd.DataFrame(splits))
-    write_csv(job["bounds"], bounds(subjects, test, run_keys))
+    write_rows(job["teacher"], splits)
+    columns = [*run_keys, "method", "n_components", "n_images", "largest_excess", "mean_gap"]
+    write_rows(job["bounds"], bounds(subjects, test, run_keys), columns)
     codes = torch.from_numpy(read_arrays(job["codes"])["train"])
-    frequency = code_frequency(codes, keys["codebook_size"]).numpy()
-    ranks = pd.DataFrame({"rank": range(1, len(frequency) + 1), "frequency": frequency})
-    write_csv(job["codebook"], pd.DataFrame([run_keys]).merge(ranks, how="cross"))
+    frequency = code_frequency(codes, keys["codebook_size"]).tolist()
+    ranks = [{"rank": rank, "frequency": part} for rank, part in enumerate(frequency, 1)]
+    write_rows(job["codebook"], [run_keys | row for row in ranks])
     write_record(job, images, device, model="vqvae", **keys)
 
 
@@ -81,7 +81,7 @@ def read_subjects(
 
 def bounds(
     subjects: list[Subject], test: list[list[tuple[int, str, torch.Tensor]]], keys: dict
-) -> pd.DataFrame:
+) -> list[dict]:
     """For a teacher with an exact model: what the selected latents' partial sums miss of it.
 
     test: log p(x) of every subject's models on the test images.
@@ -98,8 +98,7 @@ def bounds(
         if subject.method != EXACT_METHOD:
             excess = partial_sum_excess(exact[0], log_prob, subject.log_prior[:n])
             rows.append(keys | {"method": subject.method, "n_components": n} | excess)
-    columns = [*keys, "method", "n_components", "n_images", "largest_excess", "mean_gap"]
-    return pd.DataFrame(rows, columns=columns)
+    return rows
 
 
 if __name__ == "__main__":

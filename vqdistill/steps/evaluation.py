@@ -1,7 +1,6 @@
 """What the evaluation steps share: rows of density and inpainting, and pictures."""
 
 import numpy as np
-import pandas as pd
 import torch
 
 from vqdistill.data import Images
@@ -14,7 +13,7 @@ from vqdistill.evaluation.inpainting import (
     pictures,
 )
 from vqdistill.evaluation.subjects import Evaluated, Subject
-from vqdistill.files import write_arrays, write_csv, write_json
+from vqdistill.files import write_arrays, write_json, write_rows
 from vqdistill.steps.common import Job, device_name
 
 N_DRAWS = 1  # conditional samples of each picture
@@ -64,8 +63,9 @@ def evaluate(
     shown["hidden"] = (~observed).cpu().unflatten(1, images.shape).numpy()
     shown["truth"] = _small(examples.unflatten(1, images.shape))
     keys = {"experiment": job.experiment, "dataset": images.dataset, "seed": job.seed}
-    write_csv(job["density"], _table(density, keys, job))
-    write_csv(job["inpainting"], _table(inpainted, keys, job))
+    made = {"code_version": job.code_version}
+    write_rows(job["density"], [keys | row | made for row in density])
+    write_rows(job["inpainting"], [keys | row | made for row in inpainted])
     write_arrays(job["pictures"], shown)
     return tested
 
@@ -74,12 +74,6 @@ def write_record(job: Job, images: Images, device, **facts) -> None:
     """Write the record of an evaluation."""
     facts |= {"dataset": images.dataset, "data_checksum": images.checksum}
     write_json(job["record"], job.record(device_name(device), **facts))
-
-
-def _table(rows: list[dict], keys: dict, job: Job) -> pd.DataFrame:
-    table = pd.DataFrame(rows).assign(**keys, code_version=job.code_version)
-    first = [*keys, *(column for column in table.columns if column not in keys)]
-    return table[first]
 
 
 def _small(images: torch.Tensor) -> np.ndarray:

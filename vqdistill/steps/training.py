@@ -1,9 +1,7 @@
 """What the training steps share: fit a model, write its weights, history and record."""
 
-import pandas as pd
-
 from vqdistill.data import Images
-from vqdistill.files import write_csv, write_json, write_tensors
+from vqdistill.files import write_json, write_rows, write_tensors
 from vqdistill.steps.common import Job, device_name
 from vqdistill.training import Fitted, Learner, Stopping, fit
 
@@ -34,9 +32,8 @@ def write_model(
     """Write weights, history and record of a trained model, then drop its checkpoint."""
     metadata = {"settings": job.settings, "image_shape": list(images.shape), "seed": job.seed}
     write_tensors(job["weights"], fitted.weights, metadata)
-    history = pd.DataFrame(fitted.history)
-    history["best"] = (history["epoch"] == fitted.best_epoch).astype(int)
-    write_csv(job["history"], history)
+    history = [row | {"best": int(row["epoch"] == fitted.best_epoch)} for row in fitted.history]
+    write_rows(job["history"], history)
     record = job.record(
         device_name(device),
         earlier_seconds,

@@ -17,6 +17,9 @@ def save(figure: Figure, stem: str | Path) -> list[Path]:
     No date is stored and the ids in the SVG are fixed, so the same figure gives the same bytes.
     """
     paths = []
+    with mpl.rc_context(RC):
+        figure.draw_without_rendering()
+    figure.set_layout_engine(None)  # the layout is found, and the same for all three
     for kind, metadata in METADATA.items():
         path = Path(f"{stem}.{kind}")
         with mpl.rc_context(RC), replacing(path) as temporary:
