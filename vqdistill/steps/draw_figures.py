@@ -1,5 +1,8 @@
 """Draw all figures from the tables, and from the one small file of pictures."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 from vqdistill.files import read_arrays
 from vqdistill.provenance import read_table
 from vqdistill.reporting.figures import (
@@ -19,7 +22,7 @@ from vqdistill.steps.common import Job, run
 
 
 def draw_figures(job: Job) -> None:
-    """Write each figure as PNG, PDF and SVG."""
+    """Write each figure as PNG, PDF and SVG, as many at a time as there are threads."""
 
     def table(name: str):
         return read_table(job["tables"] / f"{name}.csv")
@@ -39,8 +42,10 @@ def draw_figures(job: Job) -> None:
         "codebook": codebook_figure(table("codebook")),
     }
     figures |= {f"inpainting_{mask}": inpainting_sheet(pictures, mask) for mask in MASKS}
-    for name, figure in figures.items():
-        save(figure, job["figures"] / name)
+    paths = [job["figures"] / name for name in figures]
+    forked = get_context("fork")  # a fresh process would import all libraries again
+    with ProcessPoolExecutor(job.threads, forked) as pool:
+        list(pool.map(save, figures.values(), paths))
 
 
 if __name__ == "__main__":
