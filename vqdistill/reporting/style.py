@@ -63,7 +63,7 @@ TRAINED = {
     "prior": "prior",
     "cm": "CM",
     "einet": "EiNet",
-    "gmm": "GMM",
+    "gmm": "plain mixture",
     "classifier": "classifier",
 }
 FREE_COLOURS = ("#E69F00", "#882255", "#332288", "#117733", "#8C6D31")
@@ -102,11 +102,13 @@ def model_label(style: MethodStyle, grid: str) -> str:
 
 
 def model_title(model: str) -> str:
-    """'vqvae-2x2-K16' as 'VQ-VAE 2×2, K = 16', and 'einet-4' as 'EiNet, K = 4'."""
+    """'vqvae-2x2-K16' as 'VQ-VAE 2×2, K = 16', 'einet-4' as 'EiNet, K = 4', and 'gmm-64' as
+    'plain mixture, N = 64'."""
     kind, *rest = model.split("-")
     title = TRAINED.get(kind, kind)
     grid = [grid_label(part) for part in rest if "x" in part]
-    size = [f"K = {part.removeprefix('K')}" for part in rest if "x" not in part]
+    letter = "N" if kind == "gmm" else "K"
+    size = [f"{letter} = {part.removeprefix('K')}" for part in rest if "x" not in part]
     return ", ".join([" ".join([title, *grid]), *size])
 
 

@@ -1,6 +1,6 @@
 """Figure 1: test bits per dimension against the number of parameters; and what weights change."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
@@ -44,30 +44,34 @@ def density_figure(
     """Figure 1 from density_summary and model_sizes.
 
     Lines are means and bands 95 % t-intervals over seeds, with each method's standard weights.
-    The BPD of tiny mixtures lies in the hundreds, so the axis ends where curves can be read: what
-    lies above it is marked at the upper edge, with the largest value written there.
+    The BPD of tiny mixtures lies in the hundreds, so the axis ends where curves can be read, and
+    goes on above in a panel of its own, with a logarithmic scale.
 
     references: optional rows (grid, codebook_size, seed, reconstruction_bpd) of the teachers,
     drawn as short lines at the right edge.
     """
-    figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(PAGE_WIDTH, 5.2), layout="constrained")
     curves = density_curves(summary[summary["split"] == "test"])
     low, high = axis_limits(curves)
+    highest = max(float(curve.rows["bpd_mean"].max()) for curve in curves)
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 2.4), hspace=0)
+    axes = figure.add_subplot(grid[1] if highest > high else grid[:])
     for curve in curves:
-        _draw(axes, curve, high)
+        _draw(axes, curve, curve.rows["bpd_mean"] <= high, low)
     axes.set_xscale("log")
     axes.set_ylim(low, high)
     axes.margins(x=0.03)
-    _mark_above(axes, curves, high)
+    if highest > high:
+        _go_on_above(figure.add_subplot(grid[0], sharex=axes), curves, high, highest)
     if references is not None and len(references):
         _teacher_references(axes, references)
     _teacher_sizes(axes, summary, sizes)
     axes.set_xlabel("number of parameters")
-    axes.set_ylabel("test bits per dimension (lower is better)")
+    figure.supylabel("test bits per dimension (lower is better)", fontsize=8)
     axes.grid(axis="y", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=4, handlelength=3.4)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, handlelength=3.4)
     return figure
 
 
@@ -168,7 +172,32 @@ def axis_limits(curves: list[Curve]) -> tuple[float, float]:
     return min(start, lowest) - margin, min(high, highest + margin)
 
 
-def _line(axes: Axes, curve: Curve, high: float = np.inf) -> None:
+def _go_on_above(axes: Axes, curves: list[Curve], low: float, highest: float) -> None:
+    """The panel of what lies above `low`."""
+    for curve in curves:
+        _draw(axes, curve, curve.rows["bpd_mean"] > low, low)
+    axes.set_yscale("log")
+    axes.set_ylim(low, 2 * highest)
+    axes.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.axhline(low, color="0.6", linewidth=0.7, zorder=9)
+    axes.grid(axis="y", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.annotate(
+        f"above {low:.2g} bits: logarithmic", (1.0, 1.0), ha="right", va="top",
+        xycoords="axes fraction", fontsize=7, color=GREY,
+    )  # fmt: skip
+
+
+def _draw(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
+    """A curve with the intervals, not below `low`, of those means that are `shown`."""
+    if curve.method == "exm":
+        _crosses(axes, curve, shown, low)
+    else:
+        _line(axes, curve, shown, low)
+
+
+def _line(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
     rows, style = curve.rows, curve.style
     faint = 0.65 if style.control else 1.0
     axes.plot(
@@ -184,11 +213,10 @@ def _line(axes: Axes, curve: Curve, high: float = np.inf) -> None:
         alpha=faint,
         label=curve.label,
     )
-    shown = rows["bpd_mean"] <= high
     if (rows["n_seeds"] > 1).any() and not style.control:
         axes.fill_between(
             rows["n_parameters"],
-            rows["bpd_low"],
+            np.maximum(rows["bpd_low"], low),
             rows["bpd_high"],
             where=shown,
             color=style.colour,
@@ -197,47 +225,22 @@ def _line(axes: Axes, curve: Curve, high: float = np.inf) -> None:
         )
 
 
-def _draw(axes: Axes, curve: Curve, high: float) -> None:
-    if curve.method == "exm":
-        _crosses(axes, curve, high)
-        return
-    if (curve.rows["bpd_mean"] > high).all():
-        curve = replace(curve, label=f"{curve.label} (above the axis)")
-    _line(axes, curve, high)
-
-
-def _crosses(axes: Axes, curve: Curve, high: float) -> None:
-    """Crosses with K above them; where a mean lies beyond the axis, ×K (mean) is written there."""
-    rows, colour = curve.rows, curve.style.colour
+def _crosses(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
+    """Crosses with K above them."""
+    rows, colour = curve.rows[shown], curve.style.colour
     x, y = rows["n_parameters"], rows["bpd_mean"]
     axes.plot(
         x, y, "x", color=colour, markersize=6, markeredgewidth=1.4, zorder=5,
         label=f"{curve.label} (K above)",
     )  # fmt: skip
-    axes.vlines(x, rows["bpd_low"], rows["bpd_high"], color=colour, alpha=0.2, linewidth=6)
+    axes.vlines(
+        x, np.maximum(rows["bpd_low"], low), rows["bpd_high"], color=colour, alpha=0.2, linewidth=6
+    )
     for row in rows.itertuples():
-        above = row.bpd_mean > high
         axes.annotate(
-            f"×{row.codebook_size} ({row.bpd_mean:.3g})" if above else str(row.codebook_size),
-            (row.n_parameters, 1.0 if above else row.bpd_mean), (0, 6), ha="center", va="bottom",
-            xycoords=axes.get_xaxis_transform() if above else "data", textcoords="offset points",
-            fontsize=7, color=colour, zorder=7,
+            str(row.codebook_size), (row.n_parameters, row.bpd_mean), (0, 6), ha="center",
+            va="bottom", textcoords="offset points", fontsize=7, color=colour, zorder=7,
         )  # fmt: skip
-
-
-def _mark_above(axes: Axes, curves: list[Curve], high: float) -> None:
-    """Triangles at the upper edge at every size where means lie above it, and how many they are."""
-    above = pd.concat([curve.rows[curve.rows["bpd_mean"] > high] for curve in curves])
-    if not len(above):
-        return
-    sizes = np.unique(above["n_parameters"])
-    axes.plot(
-        sizes, np.ones(len(sizes)), "^", color="0.35", markersize=3.5, clip_on=False, zorder=6,
-        transform=axes.get_xaxis_transform(),
-    )  # fmt: skip
-    what = "1 mean lies" if len(above) == 1 else f"{len(above)} means lie"
-    largest = float(f"{above['bpd_mean'].max():.3g}")
-    axes.set_title(f"▲ {what} above the axis, up to {largest:,g} bits", loc="right", pad=16)
 
 
 def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from vqdistill.reporting.style import (
     COLUMN_WIDTH,
@@ -51,7 +52,7 @@ def training_figure(history: pd.DataFrame) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     figure.supxlabel("epoch", fontsize=8)
-    figure.supylabel("loss", fontsize=8)
+    figure.supylabel("loss (nats an image; of priors nats a code)", fontsize=8)
     return figure
 
 
@@ -77,10 +78,13 @@ def codebook_figure(codebook: pd.DataFrame) -> Figure:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(0.8, codes * 1.25)
+        ticks = (2 if codes <= 16 else 4) ** np.arange(codes.bit_length())
+        axes.set_xticks(ticks[ticks <= codes], [str(n) for n in ticks if n <= codes])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(f"{grid_label(grid)}, K = {codes}: {_used(used, codes)}")
         axes.annotate(
-            "1/K", (0, 1 / codes), (3, 2), xycoords=axes.get_yaxis_transform(), fontsize=7,
-            textcoords="offset points", color=GREY,
+            "1/K", (1, 1 / codes), (0, 2), xycoords=axes.get_yaxis_transform(), fontsize=7,
+            textcoords="offset points", ha="right", color=GREY,
         )  # fmt: skip
     for axes in list(figure.axes)[len(sources) :]:
         axes.set_axis_off()
