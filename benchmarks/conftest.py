@@ -65,6 +65,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.exitstatus or not rows:
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
+    profiles = [row for one in finished for row in one.extra_info.get("profile", [])]
+    if profiles:
+        pd.DataFrame(profiles).to_csv(RESULTS / "profile.csv", index=False)
     for task, table in pd.DataFrame(rows).groupby("task"):
         table.round({"seconds": 6}).to_csv(RESULTS / f"{task}.csv", index=False)
     report.write(RESULTS, ROOT / "docs")

@@ -106,6 +106,24 @@ TASKS = {
 }
 
 
+TRIED = """What was tried where a goal is missed:
+
+- *Mixture.* Components are left out after the pixels that differ most, so the float32 products
+  are a fraction of the whole one; what remains is spread over preparing parameters in float64,
+  gathering the pairs that matter, and comparing. Other sizes of cells, chunks and blocks, and
+  other shares at which pairs are taken one by one, were no faster. Keeping the prepared
+  parameters from call to call would help those who call again, for five times the mixture's
+  memory.
+- *VQ-VAE.* Convolutions of oneDNN take most of a step, and the 3×3 ones of the residual blocks on
+  4×4 run at the speed of a matrix product. Products of unfolded images instead of convolutions,
+  weights kept in channels-last order, and a sub-pixel convolution as the last layer gained little
+  or nothing over a whole step.
+- *Quick preset.* Its steps compute for a second or two, and importing PyTorch takes as long. A
+  step that needs no pandas doesn't import it, and figures are drawn two at a time. Fewer, longer
+  steps would save more, but then less could be kept when a setting changes.
+"""
+
+
 def write(results: Path, docs: Path) -> None:
     """Write the page and its plots from all tables in `results`."""
     tables = {path.stem: pd.read_csv(path) for path in sorted(results.glob("*.csv"))}
@@ -121,6 +139,8 @@ def write(results: Path, docs: Path) -> None:
         _commands(tables),
         _fractions(tables),
         _memory(tables),
+        _profiles(tables),
+        TRIED,
     ]
     for task, (title, text, size) in TASKS.items():
         if task in tables:
@@ -208,6 +228,17 @@ def _memory(tables: dict[str, pd.DataFrame]) -> str:
         for row in table.dropna(subset="bytes").itertuples()
     ]
     return "\n".join(["Peak memory of a process:\n", *rows, ""]) if rows else ""
+
+
+def _profiles(tables: dict[str, pd.DataFrame]) -> str:
+    """The operations that take most of a task's time."""
+    if "profile" not in tables:
+        return ""
+    rows = ["| task | size | where the time goes, by operation of PyTorch |", "|---|---|---|"]
+    for (task, size), table in tables["profile"].groupby(["task", "size"], sort=False):
+        parts = [f"`{row.operation}` {row.share:.0%}" for row in table.itertuples()]
+        rows.append(f"| {task} | {size} | {', '.join(parts)} |")
+    return "\n".join(rows) + "\n"
 
 
 @mpl.rc_context(RC)

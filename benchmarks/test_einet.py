@@ -67,14 +67,16 @@ def circuit(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_vqdistill(timed, size):
     model, x = circuit(size), images(N_IMAGES)
-    timed(lambda: model.count(x, zero_counts(model)), "EiNet", "vqdistill", size)
+    timed(lambda: model.count(x, zero_counts(model)), "EiNet", "vqdistill", size, rounds=10)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_autograd(timed, size):
     model, x = circuit(size), images(N_IMAGES)
     plain = Autograd(model)
-    log_prob, weights, moments = timed(lambda: plain.count(x), "EiNet", "einsum and autograd", size)
+    log_prob, weights, moments = timed(
+        lambda: plain.count(x), "EiNet", "einsum and autograd", size, rounds=5
+    )
     counts = zero_counts(model)
     torch.testing.assert_close(model.count(x, counts).float(), log_prob, rtol=1e-4, atol=0.1)
     for ours, theirs in zip(counts.weights, weights, strict=True):

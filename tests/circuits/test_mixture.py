@@ -9,7 +9,7 @@ from scipy.stats import chisquare, kstest
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from vqdistill.circuits import components, scores
+from vqdistill.circuits import components, evidence, scores
 from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.components import DecodedComponents, StoredComponents
 from vqdistill.circuits.mixture import Mixture, StreamedMixture, uniform_log_weights
@@ -77,10 +77,10 @@ def chunking(request, monkeypatch):
     later chunks all together, and one by one."""
     if request.param != "whole":
         monkeypatch.setattr(scores, "SPARSE_SHARE", 2.0 if request.param == "one by one" else 0.0)
-        monkeypatch.setattr(scores, "IMAGE_BLOCK", 5)
+        monkeypatch.setattr(evidence, "IMAGE_BLOCK", 5)
         monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
         monkeypatch.setattr(scores, "GATHERED_PAIRS", 3)
-        monkeypatch.setattr(scores, "CELL", 5)
+        monkeypatch.setattr(evidence, "CELL", 5)
     return request.param
 
 
@@ -156,7 +156,7 @@ def test_exact_where_float32_alone_is_wrong():
     means = (x[:1] + 1e-4 * torch.randn(400, 784, generator=seeded(2))).clamp(0, 1)
     mixture = Mixture(uniform_log_weights(400), means, torch.full_like(means, math.log(1e-3)))
     chunk = next(components.chunks(mixture.components, 400))
-    known = scores.evidence(x)
+    known = evidence.evidence(x)
     (block,), scorer = known.blocks(), scores.Scorer(chunk, known)
     rough = scorer.scores(block, slice(None))[0].double() + scorer.offsets
     exact = leaves(mixture, x).sum(-1)[:, chunk.slice]

@@ -31,7 +31,6 @@ def test_selections_are_distinct_and_weighted(tabular_prior, generator, name):
     for c in range(3):
         expected = prior.log_prob(chosen.codes, torch.full((40,), c))
         torch.testing.assert_close(chosen.log_prob_by_class[:, c], expected)
-    assert isinstance(method.LABEL, str)
     assert isinstance(method.NESTED, bool)
 
 

@@ -213,7 +213,7 @@ MUTANTS = [
     ),
     Mutant(
         "pixels of another mask",
-        "circuits.scores:Evidence.__init__",
+        "circuits.evidence:Evidence.__init__",
         "members.extend([pattern] * len(cells))",
         "members.extend([pattern.roll(1)] * len(cells))",
         "marginal_is_the_integral_of_the_joint",

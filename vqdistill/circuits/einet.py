@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.components import HALF_LOG_TWO_PI
+from vqdistill.circuits.evidence import rows_of
 from vqdistill.circuits.region_graph import Layer, RegionGraph
-from vqdistill.circuits.scores import rows_of
 
 CPU_PRODUCTS = 2**19  # elements of exp(L_i + R_j) at a time: what a core's cache holds
 GPU_PRODUCTS = 2**26

@@ -12,17 +12,14 @@ from torch import Tensor
 
 from vqdistill.circuits.base import Circuit, Completions
 from vqdistill.circuits.components import Chunk, Components, StoredComponents, chunks
+from vqdistill.circuits.evidence import Block, Evidence, evidence, rows_of
 from vqdistill.circuits.scores import (
     LOWEST,
-    Block,
-    Evidence,
     Pairs,
     Scorer,
-    evidence,
     log_sum,
     log_sum_by_image,
     relevant_pairs,
-    rows_of,
 )
 from vqdistill.errors import InputError
 

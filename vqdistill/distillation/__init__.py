@@ -1,7 +1,7 @@
 """Selection methods: which latents of a VQ-VAE become the components of a mixture.
 
-One file is one method. It holds LABEL (its name in figures), NESTED (whether the first n of a
-larger selection are a selection of n) and
+One file is one method. It holds NESTED (whether the first n of a larger selection are a selection
+of n) and
 
     select(prior, n_components, generator, training_codes) -> selection.Selection
 

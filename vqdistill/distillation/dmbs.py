@@ -18,7 +18,6 @@ from vqdistill.distillation.selection import (
     n_latents,
 )
 
-LABEL = "DMBS"
 NESTED = False
 
 

@@ -27,7 +27,6 @@ from vqdistill.distillation.selection import (
     new_rows,
 )
 
-LABEL = "DMRS"
 NESTED = True
 
 ENUMERABLE = 2**20  # latents up to which the prior is enumerated

@@ -8,8 +8,6 @@ from vqdistill.distillation.enumeration import enumerate_latents
 from vqdistill.distillation.selection import mean_over_classes, n_latents
 from vqdistill.errors import InputError
 
-LABEL = "ExM"
-
 
 def log_prior_of_all(prior) -> Tensor:
     """log p(z) [K^(HW)] float64 of all latents in lexicographic order.

@@ -17,7 +17,6 @@ from vqdistill.distillation.selection import (
 )
 from vqdistill.errors import InputError
 
-LABEL = "Frequent codes"
 NESTED = True
 
 

@@ -12,7 +12,6 @@ from vqdistill.distillation.selection import (
     new_rows,
 )
 
-LABEL = "Random codes"
 NESTED = True
 
 PERMUTABLE = 2**20  # latents up to which a random permutation of all is drawn

@@ -19,7 +19,6 @@ from vqdistill.errors import InputError
 from vqdistill.models.vqvae import Residual
 from vqdistill.training import GradientLearner
 
-LABEL = "CM"
 NESTED = True
 VALIDATION_ENTRIES = 2**25  # of the matrix [B, P] of log-likelihoods
 

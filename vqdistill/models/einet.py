@@ -19,7 +19,6 @@ from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
 
-LABEL = "EiNet"
 NESTED = False
 
 MIN_WEIGHT = 1e-16  # keeps every sum unit positive, as in the EiNet authors' code

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD, Circuit
 from vqdistill.circuits.components import StoredComponents
+from vqdistill.circuits.evidence import evidence
 from vqdistill.circuits.mixture import StreamedMixture
-from vqdistill.circuits.scores import evidence
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
 
-LABEL = "GMM"
 NESTED = False
 
 FIRST_STD = 0.3  # of all components before the first M-step
