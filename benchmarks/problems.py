@@ -3,6 +3,8 @@
 import functools
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -59,6 +61,13 @@ def peak_memory() -> int:
     """Of this process, in bytes. Not from getrusage: that starts with the parent's."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def memory_of(module: str, argument: object) -> int:
+    """What `report_memory` of one of the benchmarks says in a process of its own, in bytes."""
+    code = f"from benchmarks.{module} import report_memory; report_memory({argument!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout)
 
 
 def half_masks() -> Tensor:

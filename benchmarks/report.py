@@ -221,12 +221,13 @@ def _fractions(tables: dict[str, pd.DataFrame]) -> str:
 
 
 def _memory(tables: dict[str, pd.DataFrame]) -> str:
-    rows = [
-        f"- {task}, size {row.size}: {row.bytes / 1e9:.2f} GB"
-        for task, table in tables.items()
-        if "bytes" in table
-        for row in table.dropna(subset="bytes").itertuples()
-    ]
+    rows = []
+    for task, table in tables.items():
+        for row in table.itertuples() if "bytes" in table else ():
+            line = f"- {task}, size {row.size:,}: {row.bytes / 1e9:.2f} GB"
+            if "smaller_size" in table:
+                line += f", {row.bytes_at_smaller / 1e9:.2f} GB at size {row.smaller_size:,}"
+            rows.append(line)
     return "\n".join(["Peak memory of a process:\n", *rows, ""]) if rows else ""
 
 

@@ -6,11 +6,17 @@ import math
 import pytest
 import torch
 
-from benchmarks.problems import images, seeded
-from vqdistill.models.continuous_mixture import ContinuousMixture, Settings, normal_points
+from benchmarks.problems import images, memory_of, peak_memory, seeded
+from vqdistill.models.continuous_mixture import (
+    ContinuousMixture,
+    Settings,
+    gaussian_log_likelihoods,
+    normal_points,
+)
 
 N_IMAGES = 128
 SIZES = [1024, 4096, 16384]  # integration points
+MORE_MEMORY = 1.1  # of 16,384 points than of 4,096, at most: [images, points] is held
 ROWS = {"all images": 128, "16 images": 16}
 
 
@@ -29,12 +35,8 @@ def decoder(size: int) -> ContinuousMixture:
 
 def expanded(x, means, log_stds):
     """log p(x) by vqdistill's product of [x², x] with the precision-weighted means."""
-    precisions = torch.exp(-2 * log_stds)
-    linear = means * precisions
-    constants = -(0.5 * means * linear + log_stds).sum(1) - 0.5 * 784 * math.log(2 * math.pi)
-    weights = torch.cat([-0.5 * precisions, linear], 1)
     features = torch.cat([x.square(), x], 1)
-    return torch.addmm(constants, features, weights.T).logsumexp(1)
+    return gaussian_log_likelihoods(features, means, log_stds).logsumexp(1)
 
 
 def broadcast(x, means, log_stds):
@@ -90,3 +92,20 @@ def test_step_with_stored_activations(timed, size):
         loss.backward()
 
     timed(step, "CM step", "broadcast", size, rounds=1)
+
+
+def report_memory(size: int) -> None:
+    """Print the peak memory of one training step."""
+    loss, _ = decoder(size).loss(images(N_IMAGES), seeded())
+    loss.backward()
+    print(peak_memory())
+
+
+def test_memory_does_not_grow_with_the_points(benchmark):
+    small = memory_of("test_continuous_mixture", 4096)
+    large = benchmark.pedantic(lambda: memory_of("test_continuous_mixture", 16384), rounds=1)
+    benchmark.extra_info.update(
+        task="CM step memory", implementation="vqdistill", size=16384, bytes=large,
+        smaller_size=4096, bytes_at_smaller=small,
+    )  # fmt: skip
+    assert large < MORE_MEMORY * small

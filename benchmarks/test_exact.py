@@ -1,13 +1,11 @@
 """ExM: log p(x) of 1,000 images under a mixture over all K⁴ latents of a 2×2 grid."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from benchmarks.problems import images, peak_memory, trained
+from benchmarks.problems import images, memory_of, peak_memory, trained
 from benchmarks.test_mixture import broadcast
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.distillation.enumeration import codes_of
@@ -55,22 +53,17 @@ def test_naive(timed, size):
     timed(lambda: naive(size), "exact", "naive", size, share=SLICE / size**4, rounds=1)
 
 
-def memory_of(size: int) -> int:
-    """Of a process that evaluates the exact model, in bytes."""
-    code = f"from benchmarks.test_exact import report_memory; report_memory({size})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
 def report_memory(size: int) -> None:
+    """Print the peak memory of evaluating the exact model."""
     exact(size)
     print(peak_memory())
 
 
 def test_memory_does_not_grow_with_the_latents(benchmark):
-    small = memory_of(16)
-    large = benchmark.pedantic(lambda: memory_of(32), rounds=1)
+    small = memory_of("test_exact", 16)
+    large = benchmark.pedantic(lambda: memory_of("test_exact", 32), rounds=1)
     benchmark.extra_info.update(
-        task="exact memory", implementation="vqdistill", size=32, bytes=large, bytes_at_16=small
-    )
+        task="exact memory", implementation="vqdistill", size=32, bytes=large,
+        smaller_size=16, bytes_at_smaller=small,
+    )  # fmt: skip
     assert large < MORE_MEMORY * small

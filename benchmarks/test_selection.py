@@ -2,15 +2,13 @@
 
 import functools
 import math
-import subprocess
-import sys
 from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.problems import peak_memory, seeded
+from benchmarks.problems import memory_of, peak_memory, seeded
 from vqdistill.distillation import dmbs, dmrs
 from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 
@@ -109,12 +107,7 @@ def report_memory(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["dmbs", "dmrs"])
 def test_memory_at_the_largest_size(benchmark, method):
-    code = f"from benchmarks.test_selection import report_memory; report_memory({method!r})"
-    done = benchmark.pedantic(
-        lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, check=True),
-        rounds=1,
-    )
-    memory = int(done.stdout)
+    memory = benchmark.pedantic(lambda: memory_of("test_selection", method), rounds=1)
     benchmark.extra_info.update(
         task=f"{method} memory", implementation="vqdistill", size=LARGEST, bytes=memory
     )

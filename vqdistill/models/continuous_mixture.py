@@ -128,14 +128,20 @@ class ContinuousMixture(nn.Module):
         return torch.cat(parts, 1)
 
     def chunk_log_likelihoods(self, features: Tensor, latents: Tensor) -> Tensor:
-        """-x²/2σ² + xμ/σ² - (μ²/2σ² + log σ√2π) summed over pixels, as one matrix product."""
-        means, log_stds = self.decode(latents)
-        precisions = torch.exp(-2 * log_stds)
-        linear = means * precisions  # [P, D]
-        constants = -(0.5 * means * linear + log_stds).sum(1)  # [P]
-        constants = constants - 0.5 * means.shape[1] * math.log(2 * math.pi)
-        weights = torch.cat([-0.5 * precisions, linear], 1)  # [P, 2D]
-        return torch.addmm(constants, features, weights.T)
+        return gaussian_log_likelihoods(features, *self.decode(latents))
+
+
+def gaussian_log_likelihoods(features: Tensor, means: Tensor, log_stds: Tensor) -> Tensor:
+    """Σ_d -x²/2σ² + xμ/σ² - (μ²/2σ² + log σ√2π) [B, P] as one matrix product.
+
+    features: [x², x] of images [B, 2D]; means, log_stds: [P, D].
+    """
+    precisions = torch.exp(-2 * log_stds)
+    linear = means * precisions  # [P, D]
+    constants = -(0.5 * means * linear + log_stds).sum(1)  # [P]
+    constants = constants - 0.5 * means.shape[1] * math.log(2 * math.pi)
+    weights = torch.cat([-0.5 * precisions, linear], 1)  # [P, 2D]
+    return torch.addmm(constants, features, weights.T)
 
 
 class Recomputed(torch.autograd.Function):
