@@ -38,7 +38,7 @@ FAILURES = {
     "json": (files.write_json, ({"a": Unwritable()},)),
     "nan": (files.write_json, ({"a": float("nan")},)),
     "csv": (files.write_csv, (broken_frame(),)),
-    "rows": (files.write_rows, ([{"a": 1}, {"b": 2}],)),
+    "rows": (files.write_rows, ([{"a": 1, "b": 2}, {"a": 1}],)),
     "arrays": (files.write_arrays, ({"a": np.array([Unwritable()], dtype=object)},)),
     "tensors": (files.write_tensors, ({"a": torch.zeros(2)}, {"b": Unwritable()})),
 }

@@ -150,10 +150,13 @@ def write_rows(
 ) -> None:
     """Write rows as the table that `write_csv` would write, without the time to import pandas.
 
-    columns: in their order, if not those of the first row.
+    columns: in their order, if not those of the first row. ValueError where a row has others.
     """
+    columns = columns or list(rows[0])
+    if any(row.keys() != set(columns) for row in rows):
+        raise ValueError(f"rows of a table with other columns than {', '.join(columns)}")
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns or list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 

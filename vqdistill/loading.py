@@ -18,9 +18,7 @@ from vqdistill.models.settings import build_baseline, load_baseline
 from vqdistill.models.vqvae import VQVAE, build_vqvae
 from vqdistill.randomness import generator
 
-DECODED_AT_ONCE = (
-    2**27
-)  # leaves of an exact model that are kept: a gigabyte of means and deviations
+DECODED_AT_ONCE = 2**27  # leaves of an exact model that are kept: they take a gigabyte
 
 
 def load_vqvae(path: str | Path, device: torch.device | str = "cpu") -> VQVAE:
@@ -52,6 +50,8 @@ def load_baseline_circuit(
 
 def _load(path: str | Path, device: torch.device | str, build) -> tuple[Any, dict[str, Any]]:
     """A trained model, frozen and in evaluation mode, and the metadata of its file."""
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # its error would show at deviations of 1e-3
     weights, metadata = read_tensors(path)
     try:
         model = build(metadata["image_shape"], metadata["settings"])

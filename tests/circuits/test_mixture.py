@@ -166,6 +166,55 @@ def test_exact_where_float32_alone_is_wrong():
     assert difference.abs().max() < 1e-6 * 784 * math.log(2)
 
 
+@pytest.mark.parametrize("masks", ["none", "shared"])
+@pytest.mark.parametrize("kind", ["tf32", "bf16"])
+def test_exact_where_products_round_their_factors(monkeypatch, kind, masks):
+    """As GPUs do when they are told to."""
+
+    def shorter(matrix):
+        step = {"tf32": 2**13, "bf16": 2**16}[kind]  # of the bits of a float32
+        bits = matrix.contiguous().view(torch.int32)
+        return ((bits + step // 2) // step * step).view(torch.float32)
+
+    def rounded(product):
+        return lambda *matrices, **out: product(*map(shorter, matrices), **out)
+
+    def rounded_pairs(pairs, *matrices, product=torch.sparse.sampled_addmm):
+        return product(pairs, *map(shorter, matrices))
+
+    x = mnist_like(20, 3)
+    means, log_stds = near_copies(x, 40, 4)
+    mixture = Mixture(uniform_log_weights(len(means)), means, log_stds)
+    observed = mask_of(masks, len(x), 784)
+    monkeypatch.setattr(components, "COMPONENT_CHUNK", 64)
+    monkeypatch.setattr(torch, "mm", rounded(torch.mm))
+    monkeypatch.setattr(torch.sparse, "sampled_addmm", rounded_pairs)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = kind
+    try:
+        found = mixture.log_prob(x, observed)
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    assert (found - direct(mixture, x, observed)).abs().max() < 1e-6 * 784 * math.log(2)
+
+
+def test_images_of_a_shorter_type():
+    """As pictures.npz holds them: what is asked is the density of these very numbers."""
+    x = mnist_like(6, 3).half()
+    means, log_stds = near_copies(x.float(), 10, 4)
+    mixture = Mixture(uniform_log_weights(len(means)), means, log_stds)
+    difference = mixture.log_prob(x) - direct(mixture, x)
+    assert difference.abs().max() < 1e-6 * 784 * math.log(2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_components_that_are_no_numbers_are_refused(value):
+    mixture = random_mixture()
+    mixture.means[3, 5] = value
+    with pytest.raises(InputError, match="no finite numbers"):
+        mixture.log_prob(images())
+
+
 @pytest.mark.parametrize("value", [0.5001, 0.77, 0.9371, 0.999])
 def test_exact_where_rounding_errors_add_up(value):
     """Pixels and means that are all alike: float32 errors do not cancel as they do in noise."""

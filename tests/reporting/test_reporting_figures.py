@@ -130,7 +130,7 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
     summary = density_summary(density)
     scores = inpainting_summary(inpainting_table(density))
     references = pd.DataFrame(
-        {"grid": ["2x2"], "codebook_size": 4096, "seed": 0, "reconstruction_bpd": 1.0}
+        {"grid": "2x2", "codebook_size": [64, 4096], "split": "test", "reconstruction_bpd": 1.0}
     )
     drawn = [
         figures.density_figure(summary, sizes_table(), references),

@@ -287,13 +287,12 @@ def records(folder: Path) -> list[Path]:
 
 
 def test_every_rule_declares_one_thread():
-    """But for the figures, which are drawn when nothing else is left to do."""
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         rules = re.split(r"\n *rule\b", path.read_text())[1:]
         for rule in rules:
             declared = re.findall(r"\n +threads: (\d+)\n", rule)
-            computes, drawn = "benchmark:" in rule, rule.startswith(" draw_figures:")
-            assert declared == (["2"] if drawn else ["1"]) or (not declared and not computes), rule
+            computes = "benchmark:" in rule
+            assert declared == ["1"] or (declared == [] and not computes), rule
 
 
 def test_every_result_is_named_by_a_record_with_all_that_made_it(tiny):

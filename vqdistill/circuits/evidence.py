@@ -39,6 +39,8 @@ class Evidence:
         self.masks, self.own_masks = masks, own_masks
         if masks is None:
             masks = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
+        if x.dtype != torch.float64:
+            x = x.float()  # squares of a shorter type would be too far off
         self.x = torch.where(masks.any(0) if own_masks is None else own_masks, x, 0.0)
         spread = (self.x - self.x.mean(0)).square().sum(0)
         order = spread.argsort(descending=True, stable=True)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vqdistill.circuits.components import Chunk, Components, chunks
 from vqdistill.circuits.evidence import Block, Evidence, blocks
+from vqdistill.errors import InputError
 
 GATHERED_PAIRS = 256  # whose pixels fit in a core's cache
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
@@ -56,13 +57,16 @@ class Scorer:
         positive = chunk.peak.clamp(min=0)
         terms = (chunk.peak, positive, chunk.constant)
         sums = [known.offsets(term) for term in terms]
-        self.rounding, self.margins = rounding_bound(*sums, n_terms)
+        if not sums[2].isfinite().all():
+            raise InputError("a component's means or standard deviations are no finite numbers")
+        factors = factor_rounding(chunk.means.device)
+        self.rounding, self.margins = rounding_bound(*sums, n_terms, factors)
         self.peaks, _, constants = sums
         # where each image has its own mask, constants are part of the product
         self.offsets = constants if known.own_masks is None else torch.zeros_like(constants)
         seen = known.seen.to(chunk.peak)
         sums = [seen @ term.T for term in terms]  # [cells, n]
-        _, margins = rounding_bound(*sums, n_terms)
+        _, margins = rounding_bound(*sums, n_terms, factors)
         self.still_possible = (1 - self.rounding) * sums[2] + margins + (self.peaks[:1] - sums[0])
 
     def exact(self, block: Block, mask: int = 0) -> Tensor:
@@ -222,13 +226,20 @@ class Scorer:
         return values @ self.known.masks[mask].double() + self.peaks[mask, numbers]
 
 
+def factor_rounding(device: torch.device) -> float:
+    """Roundoff of the factors of a float32 product, where PyTorch is told to use a shorter type."""
+    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    return {"tf32": 2.0**-11, "bf16": 2.0**-8}.get(backend.matmul.fp32_precision, 0.0)
+
+
 def rounding_bound(
-    peaks: Tensor, positive: Tensor, constants: Tensor, n_terms: int
+    peaks: Tensor, positive: Tensor, constants: Tensor, n_terms: int, factors: float
 ) -> tuple[float, Tensor]:
     """(r, m [M, n]) such that the float32 score s̃ of any image differs from s by ≤ m_n − r s̃.
 
     peaks, positive, constants: [M, n], over the observed pixels Σ l, Σ max(l, 0) and Σ c, with
-    l = −log σ − ½ log 2π and c = l − ½q², q = μ/σ.
+    l = −log σ − ½ log 2π and c = l − ½q², q = μ/σ; factors: roundoff of a product's factors, beyond
+    that of float32.
 
     A sum in which no term passes through more than F additions and products is off by at most
     F u Σ|terms|, with the unit roundoff u. With z = (x − μ)/σ, the terms of a pixel are
@@ -237,6 +248,7 @@ def rounding_bound(
     most 5 Σ max(l, 0) + 5 Σ l − 6 Σ c − 3s, for 3 Σ l ≤ 3 Σ max(l, 0).
     """
     unit = (n_terms + 4) * FLOAT32_ROUNDING  # 4 for the rounding of the factors and of the sum
+    unit += 2 * factors + factors**2
     unit /= 1 - 3 * unit  # for s̃ in place of s in Σ z²
     return 3 * unit, unit * (5 * positive + 5 * peaks - 6 * constants)
 

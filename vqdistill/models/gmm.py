@@ -89,7 +89,8 @@ class EMLearner:
         log_likelihood, n_images = 0.0, 0
         for x in self.batches(self.generator):
             log_prob, responsibilities = expectation(self.model, x)
-            features = torch.cat([torch.ones_like(x[:, :1]), x, x.square()], 1).double()
+            x = x.double()
+            features = torch.cat([torch.ones_like(x[:, :1]), x, x.square()], 1)
             totals += responsibilities.T @ features
             log_likelihood = log_likelihood + log_prob.sum()
             n_images += len(x)

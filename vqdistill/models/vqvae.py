@@ -275,8 +275,8 @@ def kmeans(vectors: Tensor, n_clusters: int, generator: torch.Generator) -> Tens
     """
     if len(vectors) < n_clusters:
         raise InputError(
-            f"initialisation: k-means of {n_clusters} codes needs as many encodings, the training "
-            f"images have {len(vectors)}; lower codebook_size or choose 'uniform'"
+            f"initialisation: k-means of {n_clusters} codes needs as many encodings, the "
+            f"training_part has {len(vectors)}; raise it, lower codebook_size or choose 'uniform'"
         )
     order = torch.randperm(len(vectors), generator=generator, device=generator.device)
     centres = vectors[order[:n_clusters].to(vectors.device)]

@@ -1,8 +1,5 @@
 """Draw all figures from the tables, and from the one small file of pictures."""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-
 from vqdistill.files import read_arrays
 from vqdistill.provenance import read_table
 from vqdistill.reporting.figures import (
@@ -22,7 +19,7 @@ from vqdistill.steps.common import Job, run
 
 
 def draw_figures(job: Job) -> None:
-    """Write each figure as PNG, PDF and SVG, as many at a time as there are threads."""
+    """Write each figure as PNG, PDF and SVG."""
 
     def table(name: str):
         return read_table(job["tables"] / f"{name}.csv")
@@ -30,7 +27,7 @@ def draw_figures(job: Job) -> None:
     pictures = read_arrays(job["tables"] / "pictures.npz")
     density, classifier = table("density_summary"), table("classifier")
     figures = {
-        "figure1": density_figure(density, table("model_sizes")),
+        "figure1": density_figure(density, table("model_sizes"), table("teacher")),
         "figure2": inpainting_figure(pictures),
         "samples": samples_figure(pictures),
         "weights": weights_figure(table("density")),
@@ -42,10 +39,8 @@ def draw_figures(job: Job) -> None:
         "codebook": codebook_figure(table("codebook")),
     }
     figures |= {f"inpainting_{mask}": inpainting_sheet(pictures, mask) for mask in MASKS}
-    paths = [job["figures"] / name for name in figures]
-    forked = get_context("fork")  # a fresh process would import all libraries again
-    with ProcessPoolExecutor(job.threads, forked) as pool:
-        list(pool.map(save, figures.values(), paths))
+    for name, figure in figures.items():
+        save(figure, job["figures"] / name)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ rule draw_figures:
     localrule: True
     conda:
         "../../environment.yml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=15,
@@ -66,8 +66,7 @@ rule draw_figures:
         code=lambda wildcards: version_of("draw_figures"),
     shell:
         "python -m vqdistill.steps.draw_figures"
-        " --tables {params.tables} --figures {params.folder}"
-        " --threads {threads} --code-version {params.code}"
+        " --tables {params.tables} --figures {params.folder} --code-version {params.code}"
         " > {log} 2>&1"
 
 

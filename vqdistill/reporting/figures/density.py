@@ -39,16 +39,16 @@ class Curve:
 
 @mpl.rc_context(RC)
 def density_figure(
-    summary: pd.DataFrame, sizes: pd.DataFrame, references: pd.DataFrame | None = None
+    summary: pd.DataFrame, sizes: pd.DataFrame, teachers: pd.DataFrame | None = None
 ) -> Figure:
-    """Figure 1 from density_summary and model_sizes.
+    """Figure 1 from density_summary, model_sizes and teacher.
 
     Lines are means and bands 95 % t-intervals over seeds, with each method's standard weights.
     The BPD of tiny mixtures lies in the hundreds, so the axis ends where curves can be read, and
     goes on above in a panel of its own, with a logarithmic scale.
 
-    references: optional rows (grid, codebook_size, seed, reconstruction_bpd) of the teachers,
-    drawn as short lines at the right edge.
+    Short lines at the right edge are the BPD of test images under p(x|z(x)), with their own codes,
+    of each grid's VQ-VAE with the largest codebook.
     """
     figure = Figure(figsize=(PAGE_WIDTH, 5.2), layout="constrained")
     curves = density_curves(summary[summary["split"] == "test"])
@@ -57,14 +57,14 @@ def density_figure(
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 2.4), hspace=0)
     axes = figure.add_subplot(grid[1] if highest > high else grid[:])
     for curve in curves:
-        _draw(axes, curve, curve.rows["bpd_mean"] <= high, low)
+        _draw(axes, curve, curve.rows["bpd_mean"] <= high)
     axes.set_xscale("log")
     axes.set_ylim(low, high)
     axes.margins(x=0.03)
     if highest > high:
         _go_on_above(figure.add_subplot(grid[0], sharex=axes), curves, high, highest)
-    if references is not None and len(references):
-        _teacher_references(axes, references)
+    if teachers is not None:
+        _reconstructions(axes, teachers[teachers["split"] == "test"])
     _teacher_sizes(axes, summary, sizes)
     axes.set_xlabel("number of parameters")
     figure.supylabel("test bits per dimension (lower is better)", fontsize=8)
@@ -175,8 +175,8 @@ def axis_limits(curves: list[Curve]) -> tuple[float, float]:
 def _go_on_above(axes: Axes, curves: list[Curve], low: float, highest: float) -> None:
     """The panel of what lies above `low`."""
     for curve in curves:
-        _draw(axes, curve, curve.rows["bpd_mean"] > low, low)
-    axes.set_yscale("log")
+        _draw(axes, curve, curve.rows["bpd_high"] > low)
+    axes.set_yscale("log", nonpositive="clip")
     axes.set_ylim(low, 2 * highest)
     axes.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
     axes.spines["bottom"].set_visible(False)
@@ -189,15 +189,15 @@ def _go_on_above(axes: Axes, curves: list[Curve], low: float, highest: float) ->
     )  # fmt: skip
 
 
-def _draw(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
-    """A curve with the intervals, not below `low`, of those means that are `shown`."""
+def _draw(axes: Axes, curve: Curve, shown: pd.Series) -> None:
+    """A curve, with the intervals of those means that are `shown`."""
     if curve.method == "exm":
-        _crosses(axes, curve, shown, low)
+        _crosses(axes, curve, shown)
     else:
-        _line(axes, curve, shown, low)
+        _line(axes, curve, shown)
 
 
-def _line(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
+def _line(axes: Axes, curve: Curve, shown: pd.Series) -> None:
     rows, style = curve.rows, curve.style
     faint = 0.65 if style.control else 1.0
     axes.plot(
@@ -216,7 +216,7 @@ def _line(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
     if (rows["n_seeds"] > 1).any() and not style.control:
         axes.fill_between(
             rows["n_parameters"],
-            np.maximum(rows["bpd_low"], low),
+            rows["bpd_low"],
             rows["bpd_high"],
             where=shown,
             color=style.colour,
@@ -225,7 +225,7 @@ def _line(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
         )
 
 
-def _crosses(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
+def _crosses(axes: Axes, curve: Curve, shown: pd.Series) -> None:
     """Crosses with K above them."""
     rows, colour = curve.rows[shown], curve.style.colour
     x, y = rows["n_parameters"], rows["bpd_mean"]
@@ -233,13 +233,12 @@ def _crosses(axes: Axes, curve: Curve, shown: pd.Series, low: float) -> None:
         x, y, "x", color=colour, markersize=6, markeredgewidth=1.4, zorder=5,
         label=f"{curve.label} (K above)",
     )  # fmt: skip
-    axes.vlines(
-        x, np.maximum(rows["bpd_low"], low), rows["bpd_high"], color=colour, alpha=0.2, linewidth=6
-    )
+    axes.vlines(x, rows["bpd_low"], rows["bpd_high"], color=colour, alpha=0.2, linewidth=6)
     for row in rows.itertuples():
         axes.annotate(
             str(row.codebook_size), (row.n_parameters, row.bpd_mean), (0, 6), ha="center",
             va="bottom", textcoords="offset points", fontsize=7, color=colour, zorder=7,
+            annotation_clip=True,
         )  # fmt: skip
 
 
@@ -307,15 +306,14 @@ def _one_size(parts: pd.DataFrame) -> float:
     return float(parts.groupby("seed")["n_parameters"].sum().mean())
 
 
-def _teacher_references(axes: Axes, references: pd.DataFrame) -> None:
-    """Short lines at the right edge: BPD of test images under p(x|z(x)), with their own codes."""
-    low, _ = axes.get_ylim()
-    for (grid, codes), rows in references.groupby(["grid", "codebook_size"]):
-        value = float(rows["reconstruction_bpd"].mean())
-        axes.set_ylim(bottom=min(low, value - 0.05 * (axes.get_ylim()[1] - value)))
-        axes.axhline(value, xmin=0.93, color=GREY, linewidth=1.2)
+def _reconstructions(axes: Axes, teachers: pd.DataFrame) -> None:
+    for grid, rows in teachers.groupby("grid"):
+        largest = rows[rows["codebook_size"] == rows["codebook_size"].max()]
+        value = float(largest["reconstruction_bpd"].mean())
+        low, high = axes.get_ylim()
+        axes.set_ylim(bottom=min(low, value - 0.05 * (high - value)))
+        axes.axhline(value, xmin=0.98, color=GREY, linewidth=1.2)
         axes.annotate(
-            f"reconstruction {grid_label(grid)}, K = {codes}", (0.92, value), (0, 0), fontsize=7,
-            xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right",
-            va="center", color=GREY,
+            f"VQ-VAE {grid_label(grid)},\nown codes", (1, value), (4, 0), ha="left", va="center",
+            xycoords=axes.get_yaxis_transform(), textcoords="offset points", fontsize=7, color=GREY,
         )  # fmt: skip
