@@ -50,7 +50,10 @@ def timed(benchmark):
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the tables and the page, if all benchmarks passed."""
+    """Write the tables and the page, if all benchmarks of the files asked for passed."""
+    asked = session.config.option
+    if asked.keyword or any("::" in name for name in asked.file_or_dir):
+        return
     finished = session.config._benchmarksession.benchmarks
     rows = [
         one.extra_info

@@ -37,18 +37,20 @@ def grey_images() -> Tensor:
 
 
 def images(n: int, seed: int = 0) -> Tensor:
-    """n of them with dequantisation noise, float32 [n, 784]."""
+    """n of them, every other one, with dequantisation noise, float32 [n, 784]."""
     g = seeded(seed)
-    index = torch.randint(len(grey_images()), (n,), generator=g)
-    return (grey_images()[index] + torch.rand(n, D, generator=g)) / LEVELS
+    digits = grey_images()[::2]
+    index = torch.randint(len(digits), (n,), generator=g)
+    return (digits[index] + torch.rand(n, D, generator=g)) / LEVELS
 
 
 @functools.cache
 def mixture(n: int) -> Mixture:
-    """n digits as components: σ = 1e-3 on their paper, and up to 0.3 on their strokes."""
+    """n components like digits that are not among the images: σ = 1e-3 on their paper, and up to
+    0.3 on their strokes."""
     g = seeded(n)
-    index = torch.randint(len(grey_images()), (n,), generator=g)
-    ink = grey_images()[index].float() / LEVELS
+    digits = grey_images()[1::2]
+    ink = digits[torch.randint(len(digits), (n,), generator=g)].float() / LEVELS
     means = (ink + 0.002 + 0.02 * torch.randn(n, D, generator=g) * (ink > 0)).clamp(0, 1)
     stds = 1e-3 + (0.05 + 0.25 * torch.rand(n, D, generator=g)) * (
         F.avg_pool2d(ink.unflatten(1, (28, 28)), 3, 1, 1).flatten(1) > 0

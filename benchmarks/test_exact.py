@@ -14,8 +14,9 @@ from vqdistill.loading import exact_mixture
 
 N_IMAGES = 1000
 SIZES = [8, 16, 32]
+STREAMED = (24, 32)  # whose components are too many to be kept
 SLICE = 512  # latents that the naive way is timed on
-MORE_MEMORY = 1.3  # at K = 32 than at K = 16, at most: the log-weights of all latents are held
+MORE_MEMORY = 1.1  # at most, for 3.2 times the latents: their log-weights are held
 
 
 def exact(size: int) -> torch.Tensor:
@@ -60,10 +61,10 @@ def report_memory(size: int) -> None:
 
 
 def test_memory_does_not_grow_with_the_latents(benchmark):
-    small = memory_of("test_exact", 16)
-    large = benchmark.pedantic(lambda: memory_of("test_exact", 32), rounds=1)
+    small = memory_of("test_exact", STREAMED[0])
+    large = benchmark.pedantic(lambda: memory_of("test_exact", STREAMED[1]), rounds=1)
     benchmark.extra_info.update(
-        task="exact memory", implementation="vqdistill", size=32, bytes=large,
-        smaller_size=16, bytes_at_smaller=small,
+        task="exact memory", implementation="vqdistill", size=STREAMED[1], bytes=large,
+        smaller_size=STREAMED[0], bytes_at_smaller=small,
     )  # fmt: skip
     assert large < MORE_MEMORY * small
