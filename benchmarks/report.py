@@ -88,8 +88,8 @@ TASKS = {
     "CM density": (
         "Density of a continuous mixture",
         "log p(x) of 128 images and its gradient for all means and deviations, as in training:"
-        " vqdistill takes the float32 product of [x², x] with the precision-weighted means, which is"
-        " off by nats where σ is near 1e-3. Validation and evaluation are exact.",
+        " vqdistill takes the float32 product of [x², x] with the precision-weighted means, which"
+        " is off by nats where σ is near 1e-3. Validation and evaluation are exact.",
         "integration points",
     ),
     "CM step": (
@@ -110,8 +110,8 @@ TASKS = {
 }
 
 
-TRAINED = """A plain loop is the same network in NCHW order with torch.distributions, fed by a DataLoader
-that transforms image by image; for priors it encodes the codes of each batch anew.
+TRAINED = """A plain loop is the same network in NCHW order with torch.distributions, fed by a
+DataLoader that transforms image by image; for priors it encodes the codes of each batch anew.
 """
 
 TRIED = """What was tried where a goal is missed:
