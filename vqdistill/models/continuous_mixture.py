@@ -108,7 +108,7 @@ class ContinuousMixture(nn.Module):
         float32 product can be off by nats where σ is near 10^-3. Parts: nll, the full mixture's.
         """
         if not self.training:
-            nll = -circuit(self, self.settings.points, generator).log_prob(x).mean()
+            nll = self.exact_loss(x, generator)
             return nll, {"nll": nll}
         latents = normal_points(self.settings.points, self.settings.latent_dimension, generator)
         log_likelihoods = self.log_likelihoods(x, latents.to(x))  # [B, P]
@@ -117,6 +117,13 @@ class ContinuousMixture(nn.Module):
         if self.settings.objective == "best":
             return log_points - log_likelihoods.amax(1).mean(), {"nll": nll.detach()}
         return nll, {"nll": nll.detach()}
+
+    def exact_loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The same -log of the mean over points, in float64; NaN where a point is no number."""
+        mixture = circuit(self, self.settings.points, generator)
+        if not all(part.isfinite().all() for part in (mixture.means, mixture.log_stds)):
+            return x.new_tensor(math.nan)
+        return -mixture.log_prob(x).mean()
 
     def log_likelihoods(self, x: Tensor, latents: Tensor) -> Tensor:
         """log N(x_b; μ(z_p), σ(z_p)) [B, P] of images x [B, D] and latents [P, latent], in nats.
