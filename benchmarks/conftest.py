@@ -65,12 +65,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for one in finished
         if "task" in one.extra_info
     ]
-    if session.exitstatus or not rows:
+    if session.exitstatus or not finished:
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
     profiles = [row for one in finished for row in one.extra_info.get("profile", [])]
     if profiles:
         pd.DataFrame(profiles).to_csv(RESULTS / "profile.csv", index=False)
-    for task, table in pd.DataFrame(rows).groupby("task"):
+    for task, table in pd.DataFrame(rows).groupby("task") if rows else ():
+        table = table.dropna(axis=1, how="all")
         table.round({"seconds": 6}).to_csv(RESULTS / f"{task}.csv", index=False)
     report.write(RESULTS, ROOT / "docs")
