@@ -114,7 +114,7 @@ TRAINED = """A plain loop is the same network in NCHW order with torch.distribut
 DataLoader that transforms image by image; for priors it encodes the codes of each batch anew.
 """
 
-TRIED = """What was tried where a goal is missed:
+TRIED = """What was tried where a goal is missed, by hand, outside this suite:
 
 - *Mixture.* Components are left out after the pixels that differ most, so the float32 products
   are a fraction of the whole one; what remains is spread over preparing parameters in float64,
