@@ -55,12 +55,39 @@ def prior(grid):
     return PixelCNN(K, GRIDS[grid][0], 10, PixelCNNSettings(32, 4, 128))
 
 
+class PlainResidual(torch.nn.Module):
+    """A residual block of feature maps [B, C, H, W], with the weights of one of ours."""
+
+    def __init__(self, block):
+        super().__init__()
+        C = block.pointwise.in_features
+        self.branch = torch.nn.Sequential(
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(C, C, 3, padding=1, bias=False),
+            torch.nn.BatchNorm2d(C),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(C, C, 1, bias=False),
+            torch.nn.BatchNorm2d(C),
+        )
+        self.branch[1].weight.data.copy_(block.convolution.weight)
+        self.branch[4].weight.data.copy_(block.pointwise.weight[:, :, None, None])
+
+    def forward(self, x):
+        return x + self.branch(x)
+
+
 class PlainVQVAE(torch.nn.Module):
     """The same network and loss as tutorials write it: no memory format, one image a row."""
 
     def __init__(self, network):
         super().__init__()
-        self.encoder, self.decoder = network.encoder, network.decoder
+        encoder, decoder = network.encoder, network.decoder
+        self.encoder = torch.nn.Sequential(
+            *encoder.convolutions, *map(PlainResidual, encoder.blocks)
+        )
+        self.decoder = torch.nn.Sequential(
+            *map(PlainResidual, decoder.blocks), *decoder.convolutions
+        )
         self.codebook, self.settings = network.codebook, network.settings
 
     def loss(self, x, generator):

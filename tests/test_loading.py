@@ -51,7 +51,7 @@ def results(tmp_path_factory):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 2)
-        models["vqvae"].decoder[-1].weight.mul_(16)  # latents that differ by nats
+        models["vqvae"].decoder.convolutions[-1].weight.mul_(16)  # latents that differ by nats
         models["prior"].head[-1].bias.normal_(0, 2)  # some of which are much more likely
     save(folder / "models/vqvae-2x2-K3", models["vqvae"], VQVAE)
     save(folder / "models/prior-2x2-K3", models["prior"], PRIOR)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import norm
 from sklearn.cluster import KMeans
 
@@ -118,16 +119,62 @@ def test_codes_stand_in_row_major_order():
     """Each code sits where its encoding does, and the decoder reads it from there."""
     model = small_model().eval()
     x = torch.rand(5, 64, generator=seeded())
-    encodings = model.encoder(x.view(5, 1, 8, 8))  # [5, C, 2, 2]
+    encodings = model.encoder(x.view(5, 1, 8, 8))  # [5, 4, C]
     codes = model.encode(x)
     for b in range(5):
         for i in range(2):
             for j in range(2):
-                distances = (model.codebook - encodings[b, :, i, j]).square().sum(1)
+                distances = (model.codebook - encodings[b, 2 * i + j]).square().sum(1)
                 assert codes[b, i, j] == distances.argmin()
-    quantised = model.codebook[codes].permute(0, 3, 1, 2)
+    quantised = model.codebook[codes].flatten(1, 2)
     expected = model.decoder(quantised)[:, 0].flatten(1).sigmoid()
     torch.testing.assert_close(model.decode(codes)[0], expected)
+
+
+class TextbookResidual(torch.nn.Module):
+    """The residual block of feature maps [B, C, H, W] as in the VQ-VAE's appendix."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        block = self.block
+        y = F.conv2d(x.relu(), block.convolution.weight, padding=1)
+        y = normalised(y, block.norm).relu()
+        y = F.conv2d(y, block.pointwise.weight[:, :, None, None])
+        return x + normalised(y, block.last_norm)
+
+
+def normalised(x, norm):
+    """Batch norm with the batch's own statistics."""
+    return F.batch_norm(x, None, None, norm.weight, norm.bias, True, eps=norm.eps)
+
+
+@pytest.mark.parametrize(("grid", "channels"), [((2, 2), (4, 6, 5, 7)), ((4, 4), (4, 6, 5))])
+def test_network_is_the_textbook_one(grid, channels):
+    """Features in the order of images, residual blocks of plain convolutions, in float64."""
+    torch.manual_seed(1)
+    model = VQVAE((28, 28), VQVAESettings(grid, 6, channels)).double()
+    x = torch.rand(9, 784, generator=seeded()).double()
+    plain_encoder = torch.nn.Sequential(
+        *model.encoder.convolutions, *map(TextbookResidual, model.encoder.blocks)
+    )
+    plain_decoder = torch.nn.Sequential(
+        *map(TextbookResidual, model.decoder.blocks), *model.decoder.convolutions
+    )
+    vectors = model.encoder(x.view(-1, 1, 28, 28))
+    plain = plain_encoder(x.view(-1, 1, 28, 28))
+    torch.testing.assert_close(vectors, plain.flatten(2).transpose(1, 2), rtol=1e-11, atol=1e-11)
+    maps = model.decoder(vectors)
+    torch.testing.assert_close(maps, plain_decoder(plain), rtol=1e-10, atol=1e-10)
+    wanted = torch.randn(maps.shape, generator=seeded(), dtype=torch.float64)
+    parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
+    gradients = torch.autograd.grad((maps * wanted).sum(), parameters)
+    expected = torch.autograd.grad((plain_decoder(plain) * wanted).sum(), parameters)
+    for gradient, of_plain in zip(gradients, expected, strict=True):
+        scale = of_plain.abs().max().item()
+        torch.testing.assert_close(gradient, of_plain, rtol=0, atol=1e-9 * max(scale, 1.0))
 
 
 def test_standard_deviations_are_clamped():
@@ -135,7 +182,7 @@ def test_standard_deviations_are_clamped():
     codes = torch.zeros(1, 2, 2, dtype=torch.int64)
     for bias, expected in ((-100.0, MIN_STD), (100.0, MAX_STD)):
         with torch.no_grad():
-            model.decoder[-1].bias[1] = bias
+            model.decoder.convolutions[-1].bias[1] = bias
         stds = model.decode(codes)[1].exp()
         torch.testing.assert_close(stds, torch.full_like(stds, expected))
 
@@ -147,8 +194,8 @@ def test_loss_is_its_equation(ema_decay):
     loss, parts = model.loss(x, seeded())
     codes = model.encode(x)
     means, log_stds = (part.double().numpy() for part in model.decode(codes))
-    encodings = model.encoder(x.view(6, 1, 8, 8)).permute(0, 2, 3, 1)
-    error = (encodings - model.codebook[codes]).square().mean().item()
+    encodings = model.encoder(x.view(6, 1, 8, 8))
+    error = (encodings - model.codebook[codes].flatten(1, 2)).square().mean().item()
     nll = -norm.logpdf(x.numpy(), means, np.exp(log_stds)).sum(1).mean()
     shares = np.bincount(codes.flatten().numpy(), minlength=6) / codes.numel()
     entropy = -sum(share * math.log(share) for share in shares if share > 0)

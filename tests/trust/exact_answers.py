@@ -177,7 +177,7 @@ def teacher() -> tuple[object, PixelCNN, Tensor]:
     torch.manual_seed(0)
     vqvae = build_vqvae((8, 8), settings).double().eval()
     vqvae.codebook.normal_()
-    vqvae.decoder[-1].weight.mul_(24)  # latents that differ by nats
+    vqvae.decoder.convolutions[-1].weight.mul_(24)  # latents that differ by nats
     return vqvae, prior_of(sharpness=15.0), torch.rand(5, 64, generator=seeded(1)).double()
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.errors import InputError
-from vqdistill.models.vqvae import Residual
 from vqdistill.training import GradientLearner
 
 NESTED = True
@@ -220,7 +219,7 @@ def build_decoder(
             nn.ConvTranspose2d(n_in, n_out, 3, 2, bias=False),
             nn.BatchNorm2d(n_out),
             nn.LeakyReLU(),
-            Residual(n_out, nn.LeakyReLU),
+            Residual(n_out),
         ]
         n_in = n_out
     excess = [decoder_sides(image_shape)[-1] - side for side in image_shape]
@@ -228,6 +227,24 @@ def build_decoder(
     output_padding = tuple(extra % 2 for extra in excess)
     last = nn.ConvTranspose2d(n_in, channels[-1], 3, 2, padding, output_padding, bias=False)
     return nn.Sequential(*modules, last)
+
+
+class Residual(nn.Module):
+    """x + BN(1×1(a(BN(3×3(a(x)))))) of feature maps x [P, C, H, W], a the leaky ReLU."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.LeakyReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.LeakyReLU(),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
 
 
 def check_settings(image_shape: tuple[int, int], settings: Settings) -> None:

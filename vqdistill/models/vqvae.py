@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
+from vqdistill.models.grid_convolution import GridConvolution
 from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
 
@@ -57,8 +58,8 @@ class VQVAE(nn.Module):
         self.image_shape = tuple(image_shape)
         self.grid = tuple(settings.grid)
         self.codebook_size = settings.codebook_size
-        self.encoder = build_encoder(layers, settings.channels)
-        self.decoder = build_decoder(layers, shapes, settings.channels)
+        self.encoder = Encoder(layers, settings.channels, self.grid)
+        self.decoder = Decoder(layers, shapes, settings.channels)
         self._add_codebook(settings.codebook_size, settings.channels[-1])
 
     def _add_codebook(self, size: int, width: int) -> None:
@@ -146,14 +147,11 @@ class VQVAE(nn.Module):
         }
 
     def _vectors(self, x: Tensor) -> Tensor:
-        images = x.view(-1, 1, *self.image_shape)
-        encodings = self.encoder(images.to(memory_format=torch.channels_last))  # [B, C, H, W]
-        return encodings.permute(0, 2, 3, 1).flatten(0, 2)  # [B*H*W, C]
+        return self.encoder(x.view(-1, 1, *self.image_shape)).flatten(0, 1)  # [B*H*W, C]
 
     def _decode_vectors(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        grids = vectors.view(-1, *self.grid, vectors.shape[1]).permute(0, 3, 1, 2)
-        maps = self.decoder(grids).flatten(2).contiguous()  # [B, 2, D]
-        raw_means, raw_log_variances = maps.unbind(1)
+        maps = self.decoder(vectors.unflatten(0, (-1, math.prod(self.grid)))).flatten(2)
+        raw_means, raw_log_variances = maps.unbind(1)  # [B, D]
         log_stds = (raw_log_variances / 2).clamp(math.log(MIN_STD), math.log(MAX_STD))
         return raw_means.sigmoid(), log_stds
 
@@ -177,55 +175,76 @@ class VQVAE(nn.Module):
             self.ema_sums[codes] = vectors
 
 
-class Residual(nn.Module):
-    """x + BN(1×1(a(BN(3×3(a(x)))))) of feature maps x [B, C, H, W] and an activation a."""
+class Encoder(nn.Module):
+    """Images [B, 1, h, w] -> vectors [B, H*W, C]: convolutions, then two residual blocks."""
 
-    def __init__(self, channels: int, activation: type[nn.Module] = nn.ReLU):
+    def __init__(self, layers: tuple[Layer, ...], channels: tuple[int, ...], grid: tuple[int, int]):
         super().__init__()
-        self.branch = nn.Sequential(
-            activation(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            activation(),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        modules: list[nn.Module] = []
+        n_in = 1
+        for layer, n_out in zip(layers, channels, strict=True):
+            modules.append(nn.Conv2d(n_in, n_out, *layer[:3], bias=layer.bare))
+            if not layer.bare:
+                modules += [nn.BatchNorm2d(n_out), nn.ReLU()]
+            n_in = n_out
+        self.convolutions = nn.Sequential(*modules)
+        self.blocks = nn.Sequential(Residual(grid, n_in), Residual(grid, n_in))
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.convolutions(images.to(memory_format=torch.channels_last))  # [B, C, H, W]
+        return self.blocks(maps.flatten(2).permute(2, 0, 1).contiguous()).transpose(0, 1)
+
+
+class Decoder(nn.Module):
+    """Vectors [B, H*W, C] -> [B, 2, h, w]: the encoder mirrored, means and log-variances."""
+
+    def __init__(
+        self, layers: tuple[Layer, ...], shapes: list[tuple[int, int]], channels: tuple[int, ...]
+    ):
+        super().__init__()
+        self.grid = shapes[-1]
+        self.blocks = nn.Sequential(*(Residual(self.grid, channels[-1]) for _ in range(2)))
+        modules: list[nn.Module] = []
+        outputs = (2, *channels[:-1])
+        for i in reversed(range(len(layers))):
+            bare = i == 0
+            kernel, stride, padding, _ = layers[i]
+            reached = [(side - 1) * stride - 2 * padding + kernel for side in shapes[i + 1]]
+            missing = tuple(side - got for side, got in zip(shapes[i], reached, strict=True))
+            modules.append(
+                nn.ConvTranspose2d(
+                    channels[i],
+                    outputs[i],
+                    kernel,
+                    stride,
+                    padding,
+                    output_padding=missing,
+                    bias=bare,
+                )
+            )
+            if not bare:
+                modules += [nn.BatchNorm2d(outputs[i]), nn.ReLU()]
+        self.convolutions = nn.Sequential(*modules)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        features = self.blocks(vectors.transpose(0, 1).contiguous())  # [H*W, B, C]
+        maps = features.permute(1, 2, 0).unflatten(2, self.grid)
+        return self.convolutions(maps.contiguous(memory_format=torch.channels_last))
+
+
+class Residual(nn.Module):
+    """x + BN(1×1(ReLU(BN(3×3(ReLU(x)))))) of features x [H*W, B, C] on a grid."""
+
+    def __init__(self, grid: tuple[int, int], channels: int):
+        super().__init__()
+        self.convolution = GridConvolution(grid, channels)
+        self.norm = nn.BatchNorm1d(channels)
+        self.pointwise = nn.Linear(channels, channels, bias=False)
+        self.last_norm = nn.BatchNorm1d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
-
-
-def build_encoder(layers: tuple[Layer, ...], channels: tuple[int, ...]) -> nn.Sequential:
-    """[B, 1, h, w] -> [B, C, H, W]: the convolutions, then two residual blocks."""
-    modules: list[nn.Module] = []
-    n_in = 1
-    for layer, n_out in zip(layers, channels, strict=True):
-        modules.append(nn.Conv2d(n_in, n_out, *layer[:3], bias=layer.bare))
-        if not layer.bare:
-            modules += [nn.BatchNorm2d(n_out), nn.ReLU()]
-        n_in = n_out
-    return nn.Sequential(*modules, Residual(n_in), Residual(n_in))
-
-
-def build_decoder(
-    layers: tuple[Layer, ...], shapes: list[tuple[int, int]], channels: tuple[int, ...]
-) -> nn.Sequential:
-    """[B, C, H, W] -> [B, 2, h, w]: the encoder mirrored, means and log-variances at its end."""
-    modules: list[nn.Module] = [Residual(channels[-1]), Residual(channels[-1])]
-    outputs = (2, *channels[:-1])
-    for i in reversed(range(len(layers))):
-        bare = i == 0
-        kernel, stride, padding, _ = layers[i]
-        reached = [(side - 1) * stride - 2 * padding + kernel for side in shapes[i + 1]]
-        missing = tuple(side - got for side, got in zip(shapes[i], reached, strict=True))
-        modules.append(
-            nn.ConvTranspose2d(
-                channels[i], outputs[i], kernel, stride, padding, output_padding=missing, bias=bare
-            )
-        )
-        if not bare:
-            modules += [nn.BatchNorm2d(outputs[i]), nn.ReLU()]
-    return nn.Sequential(*modules)
+        rows = self.norm(self.convolution(x.relu()).flatten(0, 1))  # [H*W*B, C]
+        return x + self.last_norm(self.pointwise(rows.relu())).view_as(x)
 
 
 def check_settings(settings: VQVAESettings) -> None:

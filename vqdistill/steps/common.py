@@ -1,6 +1,7 @@
 """What all steps share: their command line, threads, device, randomness, and records."""
 
 import argparse
+import gc
 import hashlib
 import json
 import logging
@@ -77,6 +78,7 @@ def run(
     schedulers send some time before they kill.
     """
     stopwatch = Stopwatch()
+    gc.set_threshold(100_000)  # importing torch makes many objects, and a collection finds nothing
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=step.__doc__, prog=f"vqdistill.{step.__name__}")
     for name in files.split():

@@ -47,8 +47,13 @@ CAPTIONED = [
 ]
 
 
+# Steps make and drop tensors of megabytes all the time. glibc keeps their memory, in huge pages,
+# and doesn't ask the system for it anew each time; other C libraries ignore this.
+ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad=67108864"
+TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
+
 # Signals reach the step itself and not a shell around it, which would end first and take it along.
-shell.prefix("set -euo pipefail; exec ")
+shell.prefix(f"set -euo pipefail; export GLIBC_TUNABLES={TUNABLES}; exec ")
 
 
 wildcard_constraints:

@@ -1,0 +1,64 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vqdistill.models.grid_convolution import GridConvolution, transforms
+
+GRIDS = [(2, 2), (4, 4), (2, 4)]
+SIZES = [(1, 1), (3, 5), (64, 33)]
+
+
+def problem(grid, channels, n, dtype):
+    torch.manual_seed(0)
+    convolution = GridConvolution(grid, channels).to(dtype)
+    maps = torch.randn(n, channels, *grid, dtype=dtype)
+    return convolution, maps, maps.flatten(2).permute(2, 0, 1)
+
+
+def as_maps(features, grid):
+    return features.permute(1, 2, 0).unflatten(2, grid)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("channels", "n"), SIZES)
+def test_is_the_convolution(grid, channels, n):
+    """Values and gradients of features and weights, in float64."""
+    convolution, maps, features = problem(grid, channels, n, torch.float64)
+    maps.requires_grad_()
+    features = maps.flatten(2).permute(2, 0, 1)
+    ours = as_maps(convolution(features), grid)
+    plain = F.conv2d(maps, convolution.weight, padding=1)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    wanted = torch.randn_like(plain)
+    for gradient, expected in zip(
+        torch.autograd.grad((ours * wanted).sum(), (maps, convolution.weight)),
+        torch.autograd.grad((plain * wanted).sum(), (maps, convolution.weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_rounding_is_that_of_a_plain_convolution(grid):
+    """In float32 within three times the plain convolution's error."""
+    convolution, maps, features = problem(grid, 128, 200, torch.float32)
+    exact = F.conv2d(maps.double(), convolution.weight.double(), padding=1)
+    plain = F.conv2d(maps, convolution.weight, padding=1)
+    ours = as_maps(convolution(features), grid)
+    assert 0 < (ours - exact).norm() < 3 * (plain - exact).norm()
+
+
+def test_starts_as_a_plain_convolution_does():
+    torch.manual_seed(7)
+    ours = GridConvolution((4, 4), 6).weight
+    torch.manual_seed(7)
+    assert torch.equal(ours, torch.nn.Conv2d(6, 6, 3, padding=1, bias=False).weight)
+
+
+def test_fewest_multiplications():
+    """(H + 2)(W + 2) matrices, and no transform among what is stored."""
+    for grid in GRIDS:
+        of_inputs, of_taps, to_outputs = transforms(grid, torch.float32, torch.device("cpu"))
+        points = (grid[0] + 2) * (grid[1] + 2)
+        assert len(of_inputs) == len(of_taps) == to_outputs.shape[1] == points
+    assert list(GridConvolution((2, 2), 3).state_dict()) == ["weight"]
