@@ -21,9 +21,11 @@ def as_maps(features, grid):
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("channels", "n"), SIZES)
-def test_is_the_convolution(grid, channels, n):
+@pytest.mark.parametrize("training", [True, False])
+def test_is_the_convolution(grid, channels, n, training):
     """Values and gradients of features and weights, in float64."""
-    convolution, maps, features = problem(grid, channels, n, torch.float64)
+    convolution, maps, _ = problem(grid, channels, n, torch.float64)
+    convolution.train(training)
     maps.requires_grad_()
     features = maps.flatten(2).permute(2, 0, 1)
     ours = as_maps(convolution(features), grid)
@@ -46,6 +48,16 @@ def test_rounding_is_that_of_a_plain_convolution(grid):
     plain = F.conv2d(maps, convolution.weight, padding=1)
     ours = as_maps(convolution(features), grid)
     assert 0 < (ours - exact).norm() < 3 * (plain - exact).norm()
+
+
+def test_trained_models_sum_over_the_taps():
+    """Evaluations don't depend on how a training computes: equal to the last digit."""
+    convolution, maps, features = problem((4, 4), 16, 20, torch.float32)
+    convolution.eval()
+    last = maps.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(
+        as_maps(convolution(features), (4, 4)), F.conv2d(last, convolution.weight, padding=1)
+    )
 
 
 def test_starts_as_a_plain_convolution_does():

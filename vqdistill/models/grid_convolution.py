@@ -4,7 +4,8 @@ Winograd 1980; Lavin & Gray 2016, https://arxiv.org/abs/1509.09308: a convolutio
 three taps is a product of polynomials, taken at n + 2 points. Between a transform of the inputs,
 one of the taps and one of the products stand (H + 2)(W + 2) products of matrices, a quarter of the
 multiplications of all taps at all positions on 2×2 and 4×4. It is exact in exact arithmetic; the
-points are chosen so that rounding in float32 is about twice that of a sum over the taps.
+points are chosen so that rounding in float32 is about twice that of a sum over the taps. That is
+for training; a trained model sums over the taps.
 """
 
 import math
@@ -27,12 +28,20 @@ class GridConvolution(nn.Conv2d):
         self.grid = tuple(grid)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.over_taps(x)
         P, B, C = x.shape
         of_inputs, of_taps, to_outputs = transforms(self.grid, x.dtype, x.device)
         inputs = of_inputs @ x.reshape(P, B * C)  # [T, B*C]
         taps = of_taps @ self.weight.permute(2, 3, 1, 0).reshape(TAPS**2, C * C)
         products = torch.bmm(inputs.view(-1, B, C), taps.view(-1, C, C))  # [T, B, C]
         return (to_outputs @ products.flatten(1)).view(P, B, C)
+
+    def over_taps(self, x: Tensor) -> Tensor:
+        """The plain convolution of features [H*W, B, C], which rounds half as much."""
+        maps = x.permute(1, 2, 0).unflatten(2, self.grid)
+        maps = super().forward(maps.contiguous(memory_format=torch.channels_last))
+        return maps.flatten(2).permute(2, 0, 1).contiguous()
 
 
 @cache
