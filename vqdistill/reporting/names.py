@@ -6,5 +6,6 @@ MADE += ("claims", "thresholds", "data_dictionary")
 TABLES = (*GATHERED, *MADE)
 
 MASKS = ("left", "right", "top", "bottom", "centre")
-FIGURES = ("figure1", "figure2", "samples", "weights", "inpainting_scores", "costs", "training")
-FIGURES += ("codebook", *(f"inpainting_{mask}" for mask in MASKS))
+CHARTS = ("figure1", "weights", "inpainting_scores", "costs", "training", "codebook")
+PICTURES = ("figure2", "samples", *(f"inpainting_{mask}" for mask in MASKS))
+FIGURES = (*CHARTS, *PICTURES)

@@ -11,9 +11,7 @@ from vqdistill import config as experiment
 from vqdistill.errors import InputError
 from vqdistill.models.settings import baseline_module
 from vqdistill.provenance import code_version
-from vqdistill.reporting.names import FIGURES as FIGURE_NAMES
-from vqdistill.reporting.names import MASKS
-from vqdistill.reporting.names import TABLES as TABLE_NAMES
+from vqdistill.reporting import names
 
 # Numbers in lists of --config, which Snakemake leaves as text.
 update_config(config, experiment.typed(workflow.config_settings.config))
@@ -32,8 +30,9 @@ SEEDS = config["seeds"]
 TEACHERS = experiment.teachers(config)
 BASELINES = experiment.baselines(config)
 SOURCES = [*TEACHERS, *BASELINES]
-TABLES = [f"{RESULTS}/tables/{name}.csv" for name in TABLE_NAMES]
-FIGURES = [f"{RESULTS}/figures/{name}.png" for name in FIGURE_NAMES]
+TABLES = [f"{RESULTS}/tables/{name}.csv" for name in names.TABLES]
+FIGURES = [f"{RESULTS}/figures/{name}.png" for name in names.FIGURES]
+KINDS = ("png", "pdf", "svg")  # of files of a figure
 REFERENCE = f"results/reference/{config['experiment']}"
 MEASURED = sorted(map(str, Path(workflow.basedir).glob("workflow/measured/*.csv")))
 CAPTIONED = [
@@ -105,9 +104,15 @@ def captioned(path, category):
     """A result as part of the report, with the caption of its name if there is one."""
     name = Path(path).stem
     file = {"figure1": "density", "figure2": "inpainting"}.get(name, name)
-    file = "inpainting_sheet" if name.removeprefix("inpainting_") in MASKS else file
+    file = "inpainting_sheet" if name.removeprefix("inpainting_") in names.MASKS else file
     labels = {category.lower(): name.replace("_", " ")}
     return report(path, caption=f"../report/{file}.rst", category=category, labels=labels)
+
+
+def drawn(figures):
+    """The files of some figures, by their kind, for the outputs of a rule."""
+    paths = {kind: [f"{RESULTS}/figures/{name}.{kind}" for name in figures] for kind in KINDS}
+    return paths | {"png": [captioned(path, "Figures") for path in paths["png"]]}
 
 
 def records():

@@ -45,12 +45,9 @@ rule tabulate:
 rule draw_figures:
     input:
         tables=TABLES,
-        pictures=f"{RESULTS}/tables/pictures.npz",
         record=f"{RESULTS}/tables/record.json",
     output:
-        png=[captioned(path, "Figures") for path in FIGURES],
-        pdf=[path.replace(".png", ".pdf") for path in FIGURES],
-        svg=[path.replace(".png", ".svg") for path in FIGURES],
+        **drawn(names.CHARTS),
     log:
         f"{RESULTS}/logs/draw_figures.log",
     localrule: True
@@ -61,12 +58,35 @@ rule draw_figures:
         mem_mb=2000,
         runtime=15,
     params:
-        tables=lambda wildcards, input: Path(input.pictures).parent,
+        tables=lambda wildcards, input: Path(input.record).parent,
         folder=lambda wildcards, output: Path(output.png[0]).parent,
         code=lambda wildcards: version_of("draw_figures"),
     shell:
         "python -m vqdistill.steps.draw_figures"
         " --tables {params.tables} --figures {params.folder} --code-version {params.code}"
+        " > {log} 2>&1"
+
+
+rule draw_pictures:
+    input:
+        pictures=f"{RESULTS}/tables/pictures.npz",
+    output:
+        **drawn(names.PICTURES),
+    log:
+        f"{RESULTS}/logs/draw_pictures.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        folder=lambda wildcards, output: Path(output.png[0]).parent,
+        code=lambda wildcards: version_of("draw_pictures"),
+    shell:
+        "python -m vqdistill.steps.draw_pictures"
+        " --pictures {input.pictures} --figures {params.folder} --code-version {params.code}"
         " > {log} 2>&1"
 
 
