@@ -126,10 +126,9 @@ TRIED = """What was tried where a goal is missed, by hand, outside this suite:
   preset, six masks one by one, with early screening, took twice as long as together.
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
   between them take the rest. Other block sizes were no faster.
-- *VQ-VAE.* Convolutions of oneDNN take most of a step, and the 3×3 ones of the residual blocks on
-  4×4 run at the speed of a matrix product. Products of unfolded images instead of convolutions,
-  weights kept in channels-last order, and a sub-pixel convolution as the last layer gained little
-  or nothing over a whole step.
+- *VQ-VAE.* The 3×3 convolutions of the residual blocks are Winograd's; strided convolutions of
+  oneDNN take most of what is left. Products of unfolded images instead of them, weights kept in
+  channels-last order, and a sub-pixel convolution as the last layer gained little or nothing.
 - *Quick preset.* Its steps compute for a second or two, and importing PyTorch takes as long. A
   step that makes no table doesn't import pandas either. Fewer, longer steps would save more, but
   then less could be kept when a setting changes.

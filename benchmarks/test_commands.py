@@ -55,7 +55,7 @@ def test_quick_preset(timed, benchmark, project):
 
 
 def test_figures(timed, finished):
-    drawing = ("--forcerun", "draw_figures", "draw_pictures")
+    drawing = ("--forcerun", "draw_charts", "draw_pictures")
     timed(lambda: run_quick(finished, *drawing), "commands", "figures", 1)
 
 

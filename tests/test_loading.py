@@ -48,7 +48,7 @@ def results(tmp_path_factory):
     with torch.no_grad():  # codes that differ, and batch norm that isn't the identity
         models["vqvae"].codebook.normal_()
         for module in models["vqvae"].modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 2)
         models["vqvae"].decoder.convolutions[-1].weight.mul_(16)  # latents that differ by nats

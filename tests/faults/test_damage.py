@@ -148,12 +148,20 @@ def test_a_damaged_record_gets_into_no_table(commands, folder, log, damage):
     assert "run its step again" in said
 
 
-@pytest.mark.parametrize("damage", [truncated, flipped_digit])
-def test_a_damaged_table_gets_into_no_figure(commands, folder, log, damage):
-    path = "results/tiny/tables/density_summary.csv"
+@pytest.mark.parametrize(
+    ("step", "name", "damage"),
+    [
+        ("draw_charts", "density_summary.csv", truncated),
+        ("draw_charts", "density_summary.csv", flipped_digit),
+        ("draw_pictures", "pictures.npz", half),
+        ("draw_pictures", "pictures.npz", flipped),
+    ],
+)
+def test_a_damaged_table_gets_into_no_figure(commands, folder, log, step, name, damage):
+    path = f"results/tiny/tables/{name}"
     damage(folder / path)
-    said = refusal(pick(commands, "draw_figures"), folder, log)
-    assert said.startswith(f"draw_figures: {path}: damaged")
+    said = refusal(pick(commands, step), folder, log)
+    assert said.startswith(f"{step}: {path}: ")
     assert not (folder / "results/tiny/figures").exists()
 
 

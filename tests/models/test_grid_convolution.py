@@ -1,8 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from vqdistill.models.grid_convolution import GridConvolution, transforms
+from vqdistill.models.grid_convolution import GridConvolution, Pointwise, transforms
 
 GRIDS = [(2, 2), (4, 4), (2, 4)]
 SIZES = [(1, 1), (3, 5), (64, 33)]
@@ -42,12 +43,13 @@ def test_is_the_convolution(grid, channels, n, training):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_rounding_is_that_of_a_plain_convolution(grid):
-    """In float32 within three times the plain convolution's error."""
+    """In float32 another sum than the plain convolution's, within three times its error."""
     convolution, maps, features = problem(grid, 128, 200, torch.float32)
     exact = F.conv2d(maps.double(), convolution.weight.double(), padding=1)
     plain = F.conv2d(maps, convolution.weight, padding=1)
     ours = as_maps(convolution(features), grid)
-    assert 0 < (ours - exact).norm() < 3 * (plain - exact).norm()
+    assert not torch.equal(ours, plain)
+    assert (ours - exact).norm() < 3 * (plain - exact).norm()
 
 
 def test_trained_models_sum_over_the_taps():
@@ -67,10 +69,38 @@ def test_starts_as_a_plain_convolution_does():
     assert torch.equal(ours, torch.nn.Conv2d(6, 6, 3, padding=1, bias=False).weight)
 
 
-def test_fewest_multiplications():
-    """(H + 2)(W + 2) matrices, and no transform among what is stored."""
-    for grid in GRIDS:
-        of_inputs, of_taps, to_outputs = transforms(grid, torch.float32, torch.device("cpu"))
-        points = (grid[0] + 2) * (grid[1] + 2)
-        assert len(of_inputs) == len(of_taps) == to_outputs.shape[1] == points
+@pytest.mark.parametrize("grid", GRIDS)
+def test_number_of_products(grid):
+    """Training multiplies (H + 2)(W + 2) matrices, besides the transforms."""
+    convolution, _, features = problem(grid, 16, 40, torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        convolution(features)
+    points, positions = (grid[0] + 2) * (grid[1] + 2), grid[0] * grid[1]
+    transforms = 2 * points * positions * 40 * 16 + points * 9 * 16 * 16
+    assert counter.get_total_flops() == 2 * (points * 40 * 16 * 16 + transforms)
+
+
+def test_nothing_but_the_weight_is_stored():
     assert list(GridConvolution((2, 2), 3).state_dict()) == ["weight"]
+
+
+def test_inference_mode_leaves_nothing_behind():
+    """What is kept from call to call serves gradients later on."""
+    convolution, _, features = problem((2, 4), 5, 3, torch.float32)
+    transforms.cache_clear()
+    with torch.inference_mode():
+        convolution(features)
+    convolution(features).sum().backward()
+    assert convolution.weight.grad.isfinite().all()
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_pointwise_is_a_convolution(device):
+    torch.manual_seed(0)
+    pointwise = Pointwise(6).double().to(device)
+    x = torch.randn(9, 6, dtype=torch.float64, device=device)
+    torch.testing.assert_close(pointwise(x), x @ pointwise.weight.T, rtol=1e-12, atol=1e-12)
+    assert list(pointwise.state_dict()) == ["weight"]

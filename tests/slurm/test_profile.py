@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ["--workflow-profile", "workflow/profiles/slurm"]
-LOCAL = {"prepare_data", "tabulate", "draw_figures", "draw_pictures", "all"}
+LOCAL = {"prepare_data", "tabulate", "draw_charts", "draw_pictures", "all"}
 COMPUTING = {"train_vqvae", "train_prior", "train_baseline", "train_classifier"}
 COMPUTING |= {"evaluate_teacher", "evaluate_baseline"}
 

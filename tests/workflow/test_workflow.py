@@ -118,7 +118,7 @@ def once(*rules: str) -> Counter:
     return Counter((rule, "", -1) for rule in rules)
 
 
-REPORT = once("tabulate", "draw_figures", "draw_pictures", "all")
+REPORT = once("tabulate", "draw_charts", "draw_pictures", "all")
 SHARED = once("prepare_data", "train_classifier")
 
 

@@ -1,11 +1,13 @@
-"""3×3 convolutions of small grids as matrix products with the fewest multiplications.
+"""Convolutions of small grids as matrix products: 3×3 with fewer multiplications, and 1×1.
 
 Winograd 1980; Lavin & Gray 2016, https://arxiv.org/abs/1509.09308: a convolution of n values with
 three taps is a product of polynomials, taken at n + 2 points. Between a transform of the inputs,
-one of the taps and one of the products stand (H + 2)(W + 2) products of matrices, a quarter of the
-multiplications of all taps at all positions on 2×2 and 4×4. It is exact in exact arithmetic; the
-points are chosen so that rounding in float32 is about twice that of a sum over the taps. That is
-for training; a trained model sums over the taps.
+one of the taps and one of the products stand (H + 2)(W + 2) products of matrices, 36 on 4×4 and 16
+on 2×2, where all taps at all positions would be 144 and 36. It is exact in exact arithmetic; the
+points are chosen so that rounding in float32 is at most some 2.5 times that of a sum over the taps.
+
+That is for training on CPUs. Elsewhere the libraries' convolutions are called: a trained model is
+evaluated by sums over the taps, and GPUs have convolutions of Winograd's of their own.
 """
 
 import math
@@ -13,6 +15,7 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 TAPS = 3
@@ -28,7 +31,7 @@ class GridConvolution(nn.Conv2d):
         self.grid = tuple(grid)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if x.is_cuda or not self.training:
             return self.over_taps(x)
         P, B, C = x.shape
         of_inputs, of_taps, to_outputs = transforms(self.grid, x.dtype, x.device)
@@ -38,13 +41,27 @@ class GridConvolution(nn.Conv2d):
         return (to_outputs @ products.flatten(1)).view(P, B, C)
 
     def over_taps(self, x: Tensor) -> Tensor:
-        """The plain convolution of features [H*W, B, C], which rounds half as much."""
+        """The plain convolution of features [H*W, B, C]."""
         maps = x.permute(1, 2, 0).unflatten(2, self.grid)
         maps = super().forward(maps.contiguous(memory_format=torch.channels_last))
         return maps.flatten(2).permute(2, 0, 1).contiguous()
 
 
+class Pointwise(nn.Linear):
+    """A 1×1 convolution of features [n, C]: on GPUs one by cuDNN, of which no user's setting of
+    matrix products makes a product of TF32."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return F.conv2d(x[:, :, None, None], self.weight[:, :, None, None])[:, :, 0, 0]
+        return super().forward(x)
+
+
 @cache
+@torch.inference_mode(False)
 def transforms(
     grid: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
-from vqdistill.models.grid_convolution import GridConvolution
+from vqdistill.models.grid_convolution import GridConvolution, Pointwise
 from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
 
@@ -239,7 +239,7 @@ class Residual(nn.Module):
         super().__init__()
         self.convolution = GridConvolution(grid, channels)
         self.norm = nn.BatchNorm1d(channels)
-        self.pointwise = nn.Linear(channels, channels, bias=False)
+        self.pointwise = Pointwise(channels)
         self.last_norm = nn.BatchNorm1d(channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -164,9 +164,10 @@ def _vqvae(config: dict[str, Any], source: str) -> tuple[float, int]:
         side = max(math.ceil(side / 2), math.isqrt(positions))
         weights = 2 * 16 * inputs * outputs  # encoder and decoder
         work, parameters, inputs = work + weights * side**2, parameters + weights, outputs
-    residual = 4 * 10 * inputs**2
-    work += (residual + codes * inputs) * positions
-    return _training(config, "train_vqvae") * work, parameters + residual + codes * inputs
+    products = (math.isqrt(positions) + 2) ** 2 + positions  # of 3×3 and 1×1 convolutions
+    work += 4 * products * inputs**2 + codes * inputs * positions
+    parameters += (4 * 10 * inputs + codes) * inputs
+    return _training(config, "train_vqvae") * work, parameters
 
 
 def _prior_parameters(config: dict[str, Any], source: str) -> int:

@@ -47,12 +47,14 @@ CAPTIONED = [
 
 
 # Steps make and drop tensors of megabytes all the time. glibc keeps their memory, in huge pages,
-# and doesn't ask the system for it anew each time; other C libraries ignore this.
+# and doesn't ask the system for it anew each time, unless GLIBC_TUNABLES is already set.
 ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad=67108864"
 TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
 
 # Signals reach the step itself and not a shell around it, which would end first and take it along.
-shell.prefix(f"set -euo pipefail; export GLIBC_TUNABLES={TUNABLES}; exec ")
+shell.prefix(
+    f"set -euo pipefail; export GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}}; exec "
+)
 
 
 wildcard_constraints:
@@ -89,9 +91,9 @@ def method_modules(source):
     return [f"vqdistill.distillation.{method}" for method in TEACHERS[source]]
 
 
-def all_runs(pattern, names):
-    """`pattern` under the results folder, for each of the names and each seed."""
-    return expand(f"{RESULTS}/{pattern}", name=names, seed=SEEDS)
+def all_runs(pattern, models):
+    """`pattern` under the results folder, for each of the models and each seed."""
+    return expand(f"{RESULTS}/{pattern}", name=models, seed=SEEDS)
 
 
 def latents_of(wildcards):

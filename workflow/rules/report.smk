@@ -42,14 +42,14 @@ rule tabulate:
         " > {log} 2>&1"
 
 
-rule draw_figures:
+rule draw_charts:
     input:
         tables=TABLES,
         record=f"{RESULTS}/tables/record.json",
     output:
         **drawn(names.CHARTS),
     log:
-        f"{RESULTS}/logs/draw_figures.log",
+        f"{RESULTS}/logs/draw_charts.log",
     localrule: True
     conda:
         "../../environment.yml"
@@ -60,9 +60,9 @@ rule draw_figures:
     params:
         tables=lambda wildcards, input: Path(input.record).parent,
         folder=lambda wildcards, output: Path(output.png[0]).parent,
-        code=lambda wildcards: version_of("draw_figures"),
+        code=lambda wildcards: version_of("draw_charts"),
     shell:
-        "python -m vqdistill.steps.draw_figures"
+        "python -m vqdistill.steps.draw_charts"
         " --tables {params.tables} --figures {params.folder} --code-version {params.code}"
         " > {log} 2>&1"
 

@@ -13,7 +13,7 @@ from vqdistill.reporting.figures import (
 from vqdistill.steps.common import Job, run
 
 
-def draw_figures(job: Job) -> None:
+def draw_charts(job: Job) -> None:
     """Write each chart as PNG, PDF and SVG."""
 
     def table(name: str):
@@ -35,4 +35,4 @@ def draw_figures(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    run(draw_figures, files="tables figures")
+    run(draw_charts, files="tables figures")
