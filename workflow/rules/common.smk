@@ -52,9 +52,7 @@ ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad
 TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
 
 # Signals reach the step itself and not a shell around it, which would end first and take it along.
-shell.prefix(
-    f"set -euo pipefail; export GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}}; exec "
-)
+shell.prefix(f"set -euo pipefail; export GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}}; exec ")
 
 
 wildcard_constraints:
