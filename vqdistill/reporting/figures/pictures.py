@@ -65,7 +65,7 @@ def inpainting_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
 
 @mpl.rc_context(RC)
 def inpainting_sheet(pictures: Mapping[str, np.ndarray], mask: str) -> Figure:
-    """All digits under one mask: for each model up to three conditional samples, and the mean."""
+    """All digits under one mask: for each model its conditional samples, and the mean."""
     _check(pictures)
     names = [str(name) for name in pictures["masks"]]
     if mask not in names:
@@ -76,9 +76,9 @@ def inpainting_sheet(pictures: Mapping[str, np.ndarray], mask: str) -> Figure:
     labels, gaps = ["truth", "query"], []
     for m, name in enumerate(_labels(pictures["methods"])):
         gaps.append(len(rows))
-        for s in range(min(3, pictures["samples"].shape[3])):
+        for s in range(pictures["samples"].shape[3]):
             rows.append([ink(x, hidden) for x in pictures["samples"][m, q, :, s]])
-            labels.append(f"{name}, samples" if s == 0 else "")
+            labels.append(f"{name}, sample" if s == 0 else "")
         rows.append([ink(x, hidden) for x in pictures["means"][m, q]])
         labels.append("mean")
     return _sheet([rows], labels, [f"{mask} hidden"], BLUE_RED, gaps)
