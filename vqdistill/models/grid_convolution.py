@@ -48,8 +48,8 @@ class GridConvolution(nn.Conv2d):
 
 
 class Pointwise(nn.Linear):
-    """A 1×1 convolution of features [n, C]: on GPUs one by cuDNN, of which no user's setting of
-    matrix products makes a product of TF32."""
+    """A 1×1 convolution of features [n, C]; on GPUs cuDNN's, which no setting of matrix products
+    turns into TF32."""
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, bias=False)
