@@ -114,8 +114,8 @@ TRAINED = """A plain loop is the same network in NCHW order with torch.distribut
 DataLoader that transforms image by image; for priors it encodes the codes of each batch anew.
 """
 
-COUNTED = """Counted are the operations that are carried out. Winograd's convolutions have fewer than
-plain ones, so that a step can be quicker and yet reach a smaller share.
+COUNTED = """Counted are the operations that are carried out. Winograd's convolutions have fewer
+than plain ones, so that a step can be quicker and yet reach a smaller share.
 """
 
 TRIED = """What was tried where a goal is missed, by hand, outside this suite:
