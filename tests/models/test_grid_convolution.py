@@ -71,13 +71,14 @@ def test_starts_as_a_plain_convolution_does():
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_number_of_products(grid):
-    """Training multiplies (H + 2)(W + 2) matrices, besides the transforms."""
+    """Training multiplies 9 matrices on 2×2 and 36 on 4×4, besides the transforms."""
     convolution, _, features = problem(grid, 16, 40, torch.float32)
     with FlopCounterMode(display=False) as counter:
         convolution(features)
-    points, positions = (grid[0] + 2) * (grid[1] + 2), grid[0] * grid[1]
-    transforms = 2 * points * positions * 40 * 16 + points * 9 * 16 * 16
-    assert counter.get_total_flops() == 2 * (points * 40 * 16 * 16 + transforms)
+    of_side = {2: 3, 4: 6}
+    products, positions = of_side[grid[0]] * of_side[grid[1]], grid[0] * grid[1]
+    transforms = 2 * products * positions * 40 * 16 + products * 9 * 16 * 16
+    assert counter.get_total_flops() == 2 * (products * 40 * 16 * 16 + transforms)
 
 
 def test_nothing_but_the_weight_is_stored():

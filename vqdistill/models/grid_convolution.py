@@ -1,10 +1,11 @@
 """Convolutions of small grids as matrix products: 3×3 with fewer multiplications, and 1×1.
 
 Winograd 1980; Lavin & Gray 2016, https://arxiv.org/abs/1509.09308: a convolution of n values with
-three taps is a product of polynomials, taken at n + 2 points. Between a transform of the inputs,
-one of the taps and one of the products stand (H + 2)(W + 2) products of matrices, 36 on 4×4 and 16
-on 2×2, where all taps at all positions would be 144 and 36. It is exact in exact arithmetic; the
-points are chosen so that rounding in float32 is at most some 2.5 times that of a sum over the taps.
+three taps is a product of polynomials, taken at n + 2 points. Two values padded by zeros need but
+three products (Karatsuba). Between a transform of the inputs, one of the taps and one of the
+products stand 36 products of matrices on 4×4 and 9 on 2×2, where all taps at all positions would be
+144 and 36. It is exact in exact arithmetic; the points are chosen so that rounding in float32 is at
+most some 2.5 times that of a sum over the taps.
 
 That is for training on CPUs. Elsewhere the libraries' convolutions are called: a trained model is
 evaluated by sums over the taps, and GPUs have convolutions of Winograd's of their own.
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 TAPS = 3
 ROOT_HALF, ROOT_TWO = math.sqrt(0.5), math.sqrt(2.0)
-POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, ROOT_HALF, -ROOT_HALF, ROOT_TWO, -ROOT_TWO)}  # and ∞
+POINTS_OF_FOUR = (0.0, ROOT_HALF, -ROOT_HALF, ROOT_TWO, -ROOT_TWO)  # and ∞
 
 
 class GridConvolution(nn.Conv2d):
@@ -74,7 +75,19 @@ def transforms(
 
 
 def side_transforms(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The transforms of a row of n values: [n + 2, n], [n + 2, 3] and [n, n + 2].
+    """The transforms of a row of n values: [T, n], [T, 3] and [n, T], with T products."""
+    return karatsuba() if n == 2 else toom_cook(n, POINTS_OF_FOUR)
+
+
+def karatsuba() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of two values: y_0 = t_1 (x_0 + x_1) + (t_2 - t_1) x_1, y_1 = t_1 (…) + (t_0 - t_1) x_0."""
+    of_values = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    of_taps = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 1.0], [1.0, -1.0, 0.0]])
+    return of_values, of_taps, np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+
+
+def toom_cook(n: int, points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of n values, by n + 2 points: those given and ∞.
 
     With V_m the powers 0 … m - 1 of the points, a product of polynomials a and b has the
     coefficients V⁻¹(V_n a · V_3 b). A correlation is its transpose in a: V_nᵀ(V⁻ᵀ x · V_3 b). The
@@ -83,7 +96,7 @@ def side_transforms(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     size = n + TAPS - 1
 
     def powers(m: int) -> np.ndarray:
-        finite = np.vander(POINTS[n], m, increasing=True)
+        finite = np.vander(points, m, increasing=True)
         return np.vstack([finite, np.eye(m)[-1]])  # ∞: the leading coefficient
 
     of_padded = np.linalg.inv(powers(size)).T

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
+from vqdistill.models.doubling import Doubling
 from vqdistill.models.grid_convolution import GridConvolution, Pointwise
 from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
@@ -150,8 +151,8 @@ class VQVAE(nn.Module):
         return self.encoder(x.view(-1, 1, *self.image_shape)).flatten(0, 1)  # [B*H*W, C]
 
     def _decode_vectors(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.decoder(vectors.unflatten(0, (-1, math.prod(self.grid)))).flatten(2)
-        raw_means, raw_log_variances = maps.unbind(1)  # [B, D]
+        maps = self.decoder(vectors.unflatten(0, (-1, math.prod(self.grid))))  # [B, 2, h, w]
+        raw_means, raw_log_variances = maps.flatten(2).contiguous().unbind(1)  # [B, D]
         log_stds = (raw_log_variances / 2).clamp(math.log(MIN_STD), math.log(MAX_STD))
         return raw_means.sigmoid(), log_stds
 
@@ -211,17 +212,9 @@ class Decoder(nn.Module):
             kernel, stride, padding, _ = layers[i]
             reached = [(side - 1) * stride - 2 * padding + kernel for side in shapes[i + 1]]
             missing = tuple(side - got for side, got in zip(shapes[i], reached, strict=True))
-            modules.append(
-                nn.ConvTranspose2d(
-                    channels[i],
-                    outputs[i],
-                    kernel,
-                    stride,
-                    padding,
-                    output_padding=missing,
-                    bias=bare,
-                )
-            )
+            deconvolution = Doubling if bare else nn.ConvTranspose2d
+            shape = (channels[i], outputs[i], kernel, stride, padding, missing)
+            modules.append(deconvolution(*shape, bias=bare))
             if not bare:
                 modules += [nn.BatchNorm2d(outputs[i]), nn.ReLU()]
         self.convolutions = nn.Sequential(*modules)
