@@ -133,9 +133,12 @@ TRIED = """What was tried where a goal is missed, by hand, outside this suite:
   preset, six masks one by one, with early screening, took twice as long as together.
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
   between them take the rest. Other block sizes were no faster.
-- *VQ-VAE.* The 3×3 convolutions of the residual blocks are Winograd's; strided convolutions of
-  oneDNN take most of what is left. Products of unfolded images instead of them, weights kept in
-  channels-last order, and a sub-pixel convolution as the last layer gained little or nothing.
+- *VQ-VAE.* The 3×3 convolutions of the residual blocks are Winograd's, the last layer is a plain
+  convolution to blocks of pixels; strided convolutions of oneDNN take most of what is left.
+  Products of unfolded images instead of them, or convolutions of blocks as in the last layer,
+  were slower; weights kept in channels-last order gained nothing. Rows of four take six products;
+  a search by least squares found five only with coefficients that grow without bound.
+- *Prior.* Half of a step are matrix products near the peak, the rest gates, windows and sums.
 - *Quick preset.* Its steps compute for a second or two, and importing PyTorch takes as long. A
   step that makes no table doesn't import pandas either. Fewer, longer steps would save more, but
   then less could be kept when a setting changes.

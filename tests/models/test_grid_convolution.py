@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from vqdistill.models.grid_convolution import GridConvolution, Pointwise, transforms
+from vqdistill.models.grid_convolution import GridConvolution, Pointwise, maps_of, transforms
 
 GRIDS = [(2, 2), (4, 4), (2, 4)]
 SIZES = [(1, 1), (3, 5), (64, 33)]
@@ -105,3 +105,12 @@ def test_pointwise_is_a_convolution(device):
     x = torch.randn(9, 6, dtype=torch.float64, device=device)
     torch.testing.assert_close(pointwise(x), x @ pointwise.weight.T, rtol=1e-12, atol=1e-12)
     assert list(pointwise.state_dict()) == ["weight"]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_maps_have_their_channels_last(n):
+    """A single map too, or the libraries would take another convolution for it and round apart."""
+    features = torch.randn(8, n, 5)
+    maps = maps_of(features, (2, 4))
+    assert torch.equal(maps, as_maps(features, (2, 4)))
+    assert maps.stride() == (40, 1, 20, 5)

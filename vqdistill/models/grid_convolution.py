@@ -43,8 +43,7 @@ class GridConvolution(nn.Conv2d):
 
     def over_taps(self, x: Tensor) -> Tensor:
         """The plain convolution of features [H*W, B, C]."""
-        maps = x.permute(1, 2, 0).unflatten(2, self.grid)
-        maps = super().forward(maps.contiguous(memory_format=torch.channels_last))
+        maps = super().forward(maps_of(x, self.grid))
         return maps.flatten(2).permute(2, 0, 1).contiguous()
 
 
@@ -59,6 +58,12 @@ class Pointwise(nn.Linear):
         if x.is_cuda:
             return F.conv2d(x[:, :, None, None], self.weight[:, :, None, None])[:, :, 0, 0]
         return super().forward(x)
+
+
+def maps_of(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features [H*W, B, C] as maps [B, C, H, W], channels last, also where B is 1."""
+    rows = features.transpose(0, 1).contiguous()  # [B, H*W, C]
+    return rows.view(len(rows), *grid, -1).permute(0, 3, 1, 2)
 
 
 @cache

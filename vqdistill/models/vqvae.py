@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
 from vqdistill.models.doubling import Doubling
-from vqdistill.models.grid_convolution import GridConvolution, Pointwise
+from vqdistill.models.grid_convolution import GridConvolution, Pointwise, maps_of
 from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
 
@@ -221,8 +221,7 @@ class Decoder(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         features = self.blocks(vectors.transpose(0, 1).contiguous())  # [H*W, B, C]
-        maps = features.permute(1, 2, 0).unflatten(2, self.grid)
-        return self.convolutions(maps.contiguous(memory_format=torch.channels_last))
+        return self.convolutions(maps_of(features, self.grid))
 
 
 class Residual(nn.Module):

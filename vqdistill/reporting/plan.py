@@ -21,6 +21,7 @@ SIDES = {"mnist": 28, "fashion_mnist": 28, "digits": 8}
 START_SECONDS = 5.0  # at most, of Python and the libraries, in every job
 PASSES = 3  # forwards and backwards, in forwards
 MASKS = 5
+GRID_PRODUCTS = {4: 9, 16: 36}  # of a 3×3 convolution, for 2×2 and 4×4 positions, in training
 COPIES = 6  # of weights in memory: they, gradient, two moments, the best epoch's, a checkpoint's
 KEYS = ["rule", "name", "device"]
 MEASURED = [*KEYS, "experiment", "family", "jobs", "work", "parameters", "seconds", "memory_mb"]
@@ -164,7 +165,7 @@ def _vqvae(config: dict[str, Any], source: str) -> tuple[float, int]:
         side = max(math.ceil(side / 2), math.isqrt(positions))
         weights = 2 * 16 * inputs * outputs  # encoder and decoder
         work, parameters, inputs = work + weights * side**2, parameters + weights, outputs
-    products = (math.isqrt(positions) + 2) ** 2 + positions  # of 3×3 and 1×1 convolutions
+    products = GRID_PRODUCTS[positions] + positions  # of 3×3 and 1×1 convolutions
     work += 4 * products * inputs**2 + codes * inputs * positions
     parameters += (4 * 10 * inputs + codes) * inputs
     return _training(config, "train_vqvae") * work, parameters
