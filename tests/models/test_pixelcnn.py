@@ -65,6 +65,26 @@ def test_equals_masked_convolutions(grid, layers):
     torch.testing.assert_close(model(codes, classes), convolved(model, codes, classes))
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_gradients_are_those_of_masked_convolutions(grid, layers):
+    """Of every parameter, in float64."""
+    model = build(grid, layers=layers).double()
+    codes, classes = random_batch(model, 6)
+    parameters = dict(model.named_parameters())
+    ours, expected = (
+        torch.autograd.grad(
+            F.cross_entropy(logits.flatten(0, 2), codes.flatten()),
+            parameters.values(),
+            materialize_grads=True,
+        )
+        for logits in (model(codes, classes), convolved(model, codes, classes))
+    )
+    for name, one, other in zip(parameters, ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13, msg=name)
+    assert sum(bool(gradient.any()) for gradient in expected) > 6 * layers
+
+
 @pytest.mark.parametrize(("width", "grid", "millions"), [(256, (2, 2), 20.3), (512, (4, 4), 72.2)])
 def test_published_parameter_counts(width, grid, millions):
     with torch.device("meta"):
