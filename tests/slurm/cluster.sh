@@ -3,7 +3,8 @@
 #
 # Needs root and Debian's slurm-wlm and munge. Its keys, logs and sockets are in FOLDER; outside it
 # stands one link, /etc/slurm/slurm.conf, by which clients find it (the executor plugin takes
-# SLURM_CONF from the environment of its jobs). Where that file exists, nothing is started.
+# SLURM_CONF from the environment of its jobs). Where that file exists, nothing is started, unless it
+# belongs to a test that was killed: one whose process is no longer there is stopped first.
 # The node has two GPUs, which exist by name only.
 set -euo pipefail
 
@@ -53,14 +54,28 @@ END
   printf 'Name=gpu File=/dev/%s\n' null zero >"$folder/gres.conf"
 }
 
+# A process, told from a later one of the same number by when it began.
+process() { echo "$1 $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20)"; }
+
+# Stop the cluster that the link belongs to, if the process that started it is gone.
+stop_abandoned() {
+  local other owner
+  other=$(dirname "$(readlink "$link")")
+  [ -e "$other/owner" ] || return 0
+  owner=$(cat "$other/owner")
+  [ "$(process "${owner%% *}")" = "$owner" ] || "$0" stop "$other"
+}
+
 start() {
+  [ ! -L "$link" ] || stop_abandoned
   if [ -e "$link" ]; then
-    echo "cluster.sh: $link exists, so this machine has a SLURM already; one that a killed test" \
-      "left is ended by: $0 stop $(dirname "$(readlink -f "$link")")" >&2
+    echo "cluster.sh: $link exists, so this machine has a SLURM already; one of these tests is" \
+      "ended by: $0 stop $(dirname "$(readlink -f "$link")")" >&2
     return 1
   fi
   mkdir -p "$folder"/{state,spool}
   chmod 0755 "$folder"
+  process "$PPID" >"$folder/owner"
   head --bytes 128 /dev/urandom >"$folder/munge.key"
   chmod 0400 "$folder/munge.key"
   write_configuration
@@ -86,7 +101,7 @@ stop() {
     return 1
   fi
   if [ -s "$folder/slurmctld.pid" ]; then
-    scancel --user root --quiet || true
+    scancel --user root --quiet 2>/dev/null || true
     for _ in $(seq 80); do
       [ -n "$(squeue --noheader 2>/dev/null)" ] || break
       sleep 0.5
