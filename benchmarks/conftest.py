@@ -5,6 +5,7 @@ task go to results/benchmarks/<task>.csv, and docs/performance.md is written ane
 """
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from benchmarks import report
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
 THREADS = len(os.sched_getaffinity(0))
+SECONDS, FEWEST_ROUNDS, MOST_ROUNDS = 6.0, 3, 15
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,7 +32,8 @@ def timed(benchmark):
     """Time a function: timed(function, task, implementation, size) gives what it returns.
 
     variant: of several ways to run an implementation, the fastest counts. share: the part of the
-    task's work that is done; times are divided by it. Several rounds follow one that warms up.
+    task's work that is done; times are divided by it. Several rounds follow one that warms up, the
+    more the shorter it is: short times tell most of other users of the machine.
     """
 
     def run(
@@ -40,11 +43,16 @@ def timed(benchmark):
         size: int,
         variant: str = "",
         share: float = 1.0,
-        rounds: int = 3,
+        rounds: int | None = None,
     ):
         keys = {"task": task, "implementation": implementation, "size": size}
         benchmark.extra_info.update(keys, variant=variant, share=share)
-        return benchmark.pedantic(function, rounds=rounds, warmup_rounds=int(rounds > 1))
+        if rounds is None:
+            start = time.perf_counter()
+            function()
+            rounds = round(SECONDS / (time.perf_counter() - start))
+            rounds = min(max(rounds, FEWEST_ROUNDS), MOST_ROUNDS)
+        return benchmark.pedantic(function, rounds=rounds)
 
     return run
 

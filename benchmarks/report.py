@@ -128,7 +128,8 @@ TRIED = """What was tried where a goal is missed, by hand, outside this suite:
   memory. The system takes 15 % of the time to hand out memory: with glibc told to keep it, as the
   steps of the workflow do, a call takes 0.15 s in place of 0.18. Matrices kept from chunk to chunk
   gained nothing beyond the noise. The same makes the peers vary: from session to session
-  torch.distributions took between 11 and 66 s, the broadcast between 4.6 and 6.3 s.
+  torch.distributions took between 11 and 66 s, the broadcast between 4.6 and 6.3 s,
+  for conditionals between 5.6 and 9.0 s.
 - *Conditionals.* Joint and marginals come from one pass: on a distilled model of the laptop
   preset, six masks one by one, with early screening, took twice as long as together.
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers

@@ -67,16 +67,14 @@ def circuit(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_vqdistill(timed, size):
     model, x = circuit(size), images(N_IMAGES)
-    timed(lambda: model.count(x, zero_counts(model)), "EiNet", "vqdistill", size, rounds=10)
+    timed(lambda: model.count(x, zero_counts(model)), "EiNet", "vqdistill", size)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_autograd(timed, size):
     model, x = circuit(size), images(N_IMAGES)
     plain = Autograd(model)
-    log_prob, weights, moments = timed(
-        lambda: plain.count(x), "EiNet", "einsum and autograd", size, rounds=5
-    )
+    log_prob, weights, moments = timed(lambda: plain.count(x), "EiNet", "einsum and autograd", size)
     counts = zero_counts(model)
     torch.testing.assert_close(model.count(x, counts).float(), log_prob, rtol=1e-4, atol=0.1)
     for ours, theirs in zip(counts.weights, weights, strict=True):

@@ -20,7 +20,6 @@ from vqdistill.training import GradientLearner
 
 GRIDS = {"2x2": ((2, 2), (8, 16, 32, 64)), "4x4": ((4, 4), (16, 32, 64))}
 K = 256
-ROUNDS = 15  # the least of many: an epoch is short, and other users of a machine come and go
 
 
 class Digits(Dataset):
@@ -130,7 +129,7 @@ def codes(grid):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_vqvae(timed, grid):
     model, batches = vqvae(grid), Batches(grey_images(), LEVELS, BATCH)
-    timed(lambda: epoch(model, batches), f"VQ-VAE {grid}", "vqdistill", K, rounds=ROUNDS)
+    timed(lambda: epoch(model, batches), f"VQ-VAE {grid}", "vqdistill", K)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -138,17 +137,14 @@ def test_vqvae_in_a_plain_loop(timed, grid):
     model, x = vqvae(grid), images(BATCH)
     plain = PlainVQVAE(model)
     torch.testing.assert_close(plain.loss(x, None)[0], model.loss(x, seeded())[0])
-    timed(
-        lambda: plain_loop(plain, ((x,) for x, _ in loader())),
-        f"VQ-VAE {grid}", "plain loop", K, rounds=ROUNDS,
-    )  # fmt: skip
+    timed(lambda: plain_loop(plain, ((x,) for x, _ in loader())), f"VQ-VAE {grid}", "plain loop", K)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_prior(timed, grid):
     batches = CodeBatches(codes(grid), torch.arange(len(grey_images())) % 10, BATCH)
     model = prior(grid)
-    timed(lambda: epoch(model, batches), f"prior {grid}", "vqdistill", K, rounds=ROUNDS)
+    timed(lambda: epoch(model, batches), f"prior {grid}", "vqdistill", K)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -157,7 +153,7 @@ def test_prior_in_a_plain_loop(timed, grid):
     model, encoder = prior(grid), vqvae(grid).eval()
     timed(
         lambda: plain_loop(model, ((encoder.encode(x), c) for x, c in loader())),
-        f"prior {grid}", "plain loop", K, rounds=ROUNDS,
+        f"prior {grid}", "plain loop", K,
     )  # fmt: skip
 
 
