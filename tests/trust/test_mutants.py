@@ -178,9 +178,9 @@ MUTANTS = [
     ),
     Mutant(
         "no log-determinant in the mixture",
-        "circuits.components:_chunk",
-        "log_std.neg()",
-        "log_std.mul(0)",
+        "circuits.scores:Scorer._peaks_of_cells",
+        "-sums -",
+        "0 * sums -",
         "density_integrates_to_one",
     ),
     Mutant(
@@ -207,15 +207,15 @@ MUTANTS = [
     Mutant(
         "a bound that forgets the pixels to come",
         "circuits.scores:Scorer.__init__",
-        "(self.peaks[:1] - sums[0])",
-        "0 * sums[0]",
+        "self.peaks[:1] - earlier[0]",
+        "0 * earlier[0]",
         "log_likelihoods_on_mnist_are_exact",
     ),
     Mutant(
         "pixels of another mask",
         "circuits.evidence:Evidence.__init__",
-        "members.extend([pattern] * len(cells))",
-        "members.extend([pattern.roll(1)] * len(cells))",
+        "members.append(pattern.expand(-1, len(parts)))",
+        "members.append(pattern.roll(1, 0).expand(-1, len(parts)))",
         "marginal_is_the_integral_of_the_joint",
     ),
     Mutant(
@@ -235,8 +235,8 @@ MUTANTS = [
     Mutant(
         "means that forget the evidence",
         "circuits.mixture:StreamedMixture.conditional_mean",
-        "evidence(x, observed)",
-        "evidence(x, torch.zeros_like(observed))",
+        "evidence(x, self.components, observed)",
+        "evidence(x, self.components, torch.zeros_like(observed))",
         "conditional_mean_is_that_of_quadrature",
     ),
     Mutant(
@@ -270,7 +270,7 @@ MUTANTS = [
     Mutant(
         "a mode that ignores how narrow components are",
         "circuits.mixture:StreamedMixture.conditional_mode",
-        "+ peaks + weights",
+        "+ highest + weights",
         "+ weights",
         "mode_is_as_good_as_a_grid_search",
     ),

@@ -64,17 +64,11 @@ class DecodedComponents:
 
 
 class Chunk(NamedTuple):
-    """Some consecutive components, and the terms of their log-likelihoods, [n, D] float64:
-
-    log N(x; μ, σ²) = quadratic x² + linear x + constant = quadratic (x − μ)² + peak.
-    """
+    """Some consecutive components."""
 
     start: int
-    means: Tensor
-    quadratic: Tensor  # −1 / 2σ²
-    linear: Tensor  # μ / σ²
-    constant: Tensor  # −μ² / 2σ² − log σ − ½ log 2π
-    peak: Tensor  # −log σ − ½ log 2π
+    means: Tensor  # [n, D]
+    log_stds: Tensor  # [n, D]
 
     @property
     def slice(self) -> slice:
@@ -87,13 +81,15 @@ def chunks(components: Components, n_components: int) -> Iterator[Chunk]:
     start, size = 0, min(FIRST_CHUNK, COMPONENT_CHUNK)
     while start < n_components:
         stop = min(n_components, start + size)
-        yield _chunk(start, *components.parameters(slice(start, stop)))
+        yield Chunk(start, *components.parameters(slice(start, stop)))
         start, size = stop, min(2 * size, COMPONENT_CHUNK)
 
 
-def _chunk(start: int, means: Tensor, log_stds: Tensor) -> Chunk:
-    log_std, mean = log_stds.double(), means.double()
-    precision = (-2 * log_std).exp_()
-    linear, peak = mean * precision, log_std.neg().sub_(HALF_LOG_TWO_PI)
-    constant = torch.addcmul(peak, mean, linear, value=-0.5)
-    return Chunk(start, mean, precision.mul_(-0.5), linear, constant, peak)
+def quadratic_terms(log_stds: Tensor) -> Tensor:
+    """−1 / 2σ²."""
+    return (-2 * log_stds).exp_().mul_(-0.5)
+
+
+def peaks(log_stds: Tensor) -> Tensor:
+    """−log σ − ½ log 2π, the largest log-likelihood that a Gaussian can have."""
+    return -HALF_LOG_TWO_PI - log_stds

@@ -1,8 +1,7 @@
 """Observed pixels x_o of images, laid out for matrix products with the parameters of components.
 
 Pixels are taken in cells, each observed under the same masks, of several that are asked at once.
-Cells of the pixels that differ most between images come first, since they tell most of which
-components are near.
+Cells of the pixels that tell most of which components are near come first.
 """
 
 from collections.abc import Iterator
@@ -11,56 +10,70 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vqdistill.circuits.components import Chunk
+from vqdistill.circuits.components import Components
 
 IMAGE_BLOCK = 2048  # images at once, under one mask
 CELL = 112  # pixels of a product: the fewer, the tighter the bound on its rounding error
+SAMPLE = 32  # images, and components, that pixels are ordered by
+NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 
 
 class Block(NamedTuple):
     """Some consecutive images, laid out as what a chunk's parameters are multiplied with."""
 
     rows: slice
-    x: Tensor  # [B, D]
-    own_masks: Tensor | None  # [B, D], where each image has a mask of its own
+    x: Tensor  # [B, P]
+    own_masks: Tensor | None  # [B, P], where each image has a mask of its own
     features: list[Tensor]  # of each cell [B, F], float32
 
 
 class Evidence:
     """Observed pixels x_o of images: under M masks that all images share, or under a mask each.
 
-    x: [B, D], zero where a pixel is observed under no mask; masks: bool [M, D] or None; own_masks:
-    bool [B, D] or None, and then M = 1; cells: pixels of each; members: bool [M, cells]. Where all
-    images share one mask, checks: after which numbers of cells components may be left out; seen:
-    bool [cells, D], the pixels of the cells before each.
+    masks: bool [M, D] or None; own_masks: bool [B, D] or None, and then M = 1; pixels: [P], those
+    observed under some mask, cell by cell; x: [B, P]; cells: slices of the P pixels; members: bool
+    [M, cells]. Where all images share one mask, checks: after which numbers of cells components may
+    be left out.
     """
 
-    def __init__(self, x: Tensor, masks: Tensor | None, own_masks: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        components: Components,
+        masks: Tensor | None,
+        own_masks: Tensor | None = None,
+    ) -> None:
         self.masks, self.own_masks = masks, own_masks
         if masks is None:
+            x = torch.where(own_masks, x, 0.0)
             masks = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
         if x.dtype != torch.float64:
             x = x.float()  # squares of a shorter type would be too far off
-        self.x = torch.where(masks.any(0) if own_masks is None else own_masks, x, 0.0)
-        spread = (self.x - self.x.mean(0)).square().sum(0)
-        order = spread.argsort(descending=True, stable=True)
-        patterns, index = masks[:, order].unique(dim=1, return_inverse=True)
-        self.cells: list[Tensor] = []
-        members = []
-        for number, pattern in enumerate(patterns.T):
-            cells = order[index == number].split(CELL) if pattern.any() else ()
-            self.cells.extend(cells)
-            members.extend([pattern] * len(cells))
-        self.members = torch.stack(members, 1) if members else masks[:, :0]
+        order = nats_taken(x, components).argsort(descending=True, stable=True)
+        patterns = torch.zeros_like(order)  # numbers of the columns of masks, equal for equal ones
+        for mask in masks:
+            patterns = (2 * patterns + mask[order]).unique(return_inverse=True)[1]
+        cells, members = [order[:0]], [masks[:, :0]]
+        for number in patterns.unique():
+            pixels = order[patterns == number]
+            pattern = masks[:, pixels[:1]]
+            parts = pixels.split(CELL) if pattern.any() else ()
+            cells.extend(parts)
+            members.append(pattern.expand(-1, len(parts)))
+        self.pixels, self.members = torch.cat(cells), torch.cat(members, 1)
+        self.x, self.cells, start = self.of_pixels(x), [], 0
+        for cell in cells[1:]:
+            self.cells.append(slice(start, start + len(cell)))
+            start += len(cell)
         n_cells = len(self.cells) if own_masks is None and len(masks) == 1 else 0
-        self.checks = [stop for stop in sorted({1, (n_cells + 1) // 2}) if stop < n_cells]
-        self.seen = masks.new_zeros(n_cells, masks.shape[1])
-        for number in range(1, n_cells):
-            self.seen[number] = self.seen[number - 1]
-            self.seen[number, self.cells[number - 1]] = True
+        self.checks = [stop for stop in sorted({1, 2, (n_cells + 1) // 2}) if stop < n_cells]
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def of_pixels(self, values: Tensor) -> Tensor:
+        """The observed pixels [n, P] of values [n, D]."""
+        return values.gather(1, self.pixels.expand(len(values), -1))
 
     def blocks(self) -> list[Block]:
         """The images in blocks."""
@@ -68,38 +81,60 @@ class Evidence:
         return [self._block(rows) for rows in blocks(len(self.x), size)]
 
     def _block(self, rows: slice) -> Block:
-        x, own = self.x[rows], None if self.own_masks is None else self.own_masks[rows]
-        return Block(rows, x, own, [f.float() for f in self.features(x, own)])
+        own = None if self.own_masks is None else self.of_pixels(self.own_masks[rows])
+        return Block(rows, self.x[rows], own, self.features(self.x[rows].float(), own))
 
     def features(self, x: Tensor, own_masks: Tensor | None) -> list[Tensor]:
-        """[x², x] of each cell's pixels, and the mask where each image has its own."""
-        parts = [x.square(), x] if own_masks is None else [x.square(), x, own_masks.to(x)]
+        """[x², −2x] of each cell's pixels [B, F], and the mask where each image has its own."""
+        parts = [x.square(), -2 * x] if own_masks is None else [x.square(), -2 * x, own_masks.to(x)]
         return self._by_cell(parts)
 
-    def weights(self, chunk: Chunk, dtype: torch.dtype) -> list[Tensor]:
-        """What the features of each cell are multiplied with [n, F]."""
-        parts = [chunk.quadratic, chunk.linear]
-        if self.own_masks is not None:
-            parts.append(chunk.constant)
-        return self._by_cell([part.to(dtype) for part in parts])
+    def weights(self, quadratic: Tensor, linear: Tensor, constant: Tensor) -> list[Tensor]:
+        """What the features of each cell are multiplied with [n, F], from terms [n, P]."""
+        parts = [quadratic, linear] if self.own_masks is None else [quadratic, linear, constant]
+        return self._by_cell(parts)
 
     def _by_cell(self, parts: list[Tensor]) -> list[Tensor]:
-        return [torch.cat([part.index_select(1, cell) for part in parts], 1) for cell in self.cells]
+        together = torch.stack(parts, -1)  # [n, P, parts]
+        return [together[:, cell].flatten(1) for cell in self.cells]
 
-    def offsets(self, terms: Tensor) -> Tensor:
-        """Σ over the observed pixels of terms [n, D] that depend on no image [M, n]."""
-        if self.masks is None:
-            return terms.sum(1)[None]
-        return self.masks.to(terms) @ terms.T
+    def sums(self, terms: Tensor) -> Tensor:
+        """Σ of terms [n, P] over the pixels of each cell [cells, n], float64."""
+        sums = terms.new_empty(len(self.cells), len(terms), dtype=torch.float64)
+        for cell, of_cell in zip(self.cells, sums, strict=True):
+            torch.sum(terms[:, cell], 1, dtype=torch.float64, out=of_cell)
+        return sums
+
+    def by_mask(self, sums: Tensor) -> Tensor:
+        """Σ over the observed pixels [M, n], from the sums of cells [cells, n]."""
+        return self.members.to(sums) @ sums
 
 
-def evidence(x: Tensor, observed: Tensor | None = None) -> Evidence:
+def evidence(x: Tensor, components: Components, observed: Tensor | None = None) -> Evidence:
     """Images [B, D] under no mask, one mask [D], or a mask each [B, D]."""
     if observed is not None and observed.ndim == 2:
-        return Evidence(x, None, observed)
+        return Evidence(x, components, None, observed)
     if observed is None:
         observed = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
-    return Evidence(x, observed[None])
+    return Evidence(x, components, observed[None])
+
+
+def nats_taken(x: Tensor, components: Components) -> Tensor:
+    """What each pixel [D] takes from the largest log-likelihood that a component can have.
+
+    That is (x − μ)² / 2σ², here averaged over some images and components. More than `NEGLIGIBLE`
+    nats count no more than that, for they already leave a component out.
+    """
+    x = x[_some(len(x), x.device)].float()
+    means, log_stds = components.parameters(_some(len(components), x.device))
+    nats = (x[:, None] - means).mul_(log_stds.neg().exp_()).square_().mul_(0.5)
+    return nats.clamp_(max=NEGLIGIBLE).mean((0, 1))
+
+
+def _some(n: int, device: torch.device) -> Tensor:
+    """Up to `SAMPLE` of n numbers, as far apart as they can be."""
+    count = min(n, SAMPLE)
+    return torch.arange(count, device=device) * n // max(count, 1)
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

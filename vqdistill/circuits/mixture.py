@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vqdistill.circuits.base import Circuit, Completions
-from vqdistill.circuits.components import Chunk, Components, StoredComponents, chunks
+from vqdistill.circuits.components import Chunk, Components, StoredComponents, chunks, peaks
 from vqdistill.circuits.evidence import Block, Evidence, evidence, rows_of
 from vqdistill.circuits.scores import (
     LOWEST,
@@ -49,10 +49,10 @@ class StreamedMixture(Circuit):
         return mixture_parameters(self.n_components, self.n_variables)
 
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        return self._log_prob(evidence(x, self.checked(x, observed)))[0]
+        return self._log_prob(evidence(x, self.components, self.checked(x, observed)))[0]
 
     def marginals(self, x: Tensor, masks: Tensor) -> Tensor:
-        return self._log_prob(Evidence(x, self.checked_masks(x, masks)))
+        return self._log_prob(Evidence(x, self.components, self.checked_masks(x, masks)))
 
     def _log_prob(self, known: Evidence) -> Tensor:
         """log p(x_o) [M, B]."""
@@ -74,13 +74,17 @@ class StreamedMixture(Circuit):
         sizes: ascending; log_weights: [S, N], several weight vectors, each normalised here over
         the first n components. Returns [S, len(sizes), B] float64, in nats.
         """
-        return self._prefixes(evidence(x, self.checked(x, observed)), sizes, log_weights)[0]
+        return self._prefixes(
+            evidence(x, self.components, self.checked(x, observed)), sizes, log_weights
+        )[0]
 
     def prefix_marginals(
         self, x: Tensor, sizes: list[int], log_weights: Tensor, masks: Tensor
     ) -> Tensor:
         """The same under several masks [M, D], from one pass: [M, S, len(sizes), B]."""
-        return self._prefixes(Evidence(x, self.checked_masks(x, masks)), sizes, log_weights)
+        return self._prefixes(
+            Evidence(x, self.components, self.checked_masks(x, masks)), sizes, log_weights
+        )
 
     def _prefixes(self, known: Evidence, sizes: list[int], log_weights: Tensor) -> Tensor:
         if list(sizes) != sorted({*sizes}) or not 1 <= sizes[0] <= sizes[-1] <= self.n_components:
@@ -102,14 +106,14 @@ class StreamedMixture(Circuit):
     ) -> Tensor:
         observed = self.checked(x, observed)
         draw = ComponentDraw(x, generator)
-        for part in self.posterior(evidence(x, observed)):
+        for part in self.posterior(evidence(x, self.components, observed)):
             draw.update(part)
         return torch.where(observed, x, self._draw(draw.index, generator, leaf_means))
 
     def conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
         observed = self.checked(x, observed)
         mean = RunningMean(x)
-        for part in self.posterior(evidence(x, observed)):
+        for part in self.posterior(evidence(x, self.components, observed)):
             mean.update(part)
         return torch.where(observed, x, mean.value.to(x.dtype))
 
@@ -124,7 +128,7 @@ class StreamedMixture(Circuit):
         draws = [ComponentDraw(x, one) for one, _ in zip(generators, masks, strict=True)]
         means = [RunningMean(x) for _ in masks]
         log_prob = x.new_empty(len(masks), len(x), dtype=torch.float64)
-        known = Evidence(x, masks)
+        known = Evidence(x, self.components, masks)
         for part in self.posterior(known):
             draws[part.mask].update(part)
             means[part.mask].update(part)
@@ -141,14 +145,14 @@ class StreamedMixture(Circuit):
         observed = self.checked(x, observed)
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        known = evidence(x, observed)
+        known = evidence(x, self.components, observed)
         parts = known.blocks()
         for chunk in chunks(self.components, self.n_components):
             weights, scorer = self.log_weights[chunk.slice], Scorer(chunk, known)
             for block in parts:
                 hidden = ~rows_of(observed, block.rows)
-                peaks = hidden.double() @ chunk.peak.T  # [n] or [B, n]
-                value, position = (scorer.exact(block) + peaks + weights).max(1)
+                highest = hidden.double() @ peaks(chunk.log_stds.double()).T  # [n] or [B, n]
+                value, position = (scorer.exact(block) + highest + weights).max(1)
                 better = value > best[block.rows]
                 best[block.rows] = torch.where(better, value, best[block.rows])
                 index[block.rows] = torch.where(better, position + chunk.start, index[block.rows])
@@ -188,6 +192,10 @@ class Mixture(StreamedMixture):
                 f" {tuple(log_stds.shape)}: expected [N, D] for both"
             )
         super().__init__(log_weights, StoredComponents(means, log_stds))
+
+    def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
+        # in a pass of its own, either leaves components out early; reading them twice costs nothing
+        return Circuit.conditional_log_prob(self, x, observed)
 
     @property
     def means(self) -> Tensor:
@@ -244,7 +252,7 @@ class RunningMean:
         )
         earlier = torch.exp(part.before - part.after)[images, None]
         rows = part.block.rows.start + images
-        self.value[rows] = self.value[rows] * earlier + probabilities @ part.chunk.means
+        self.value[rows] = self.value[rows] * earlier + probabilities @ part.chunk.means.double()
 
 
 class ComponentDraw:

@@ -4,7 +4,7 @@ The log-likelihood of image b under component n,
 
     log p_n(x_b) = Σ_d −(x_bd − μ_nd)² / 2σ_nd² − log σ_nd − ½ log 2π,
 
-expands into one matrix product of [x², x] with [−1/2σ², μ/σ²]. In float32 that loses nats where
+expands into one matrix product of [x², −2x] with [−1/2σ², −μ/2σ²]. In float32 that loses nats where
 σ is small, since terms of size 1/σ² cancel; in float64 it is exact but slow. So the float32
 product only screens: with a bound on its rounding error, it tells which components can matter to
 Σ_n w_n p_n(x) at all. Those few are evaluated again in float64, the others count as zero.
@@ -17,20 +17,28 @@ are multiplied for the few that are left.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vqdistill.circuits.components import Chunk, Components, chunks
-from vqdistill.circuits.evidence import Block, Evidence, blocks
+from vqdistill.circuits.components import (
+    HALF_LOG_TWO_PI,
+    Chunk,
+    Components,
+    chunks,
+    peaks,
+    quadratic_terms,
+)
+from vqdistill.circuits.evidence import NEGLIGIBLE, Block, Evidence, blocks
 from vqdistill.errors import InputError
 
 GATHERED_PAIRS = 256  # whose pixels fit in a core's cache
-NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
 DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
+LARGEST = 1e38  # about the largest float32
 FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
@@ -52,28 +60,59 @@ class Scorer:
 
     def __init__(self, chunk: Chunk, known: Evidence) -> None:
         self.chunk, self.known = chunk, known
-        self.weights = known.weights(chunk, torch.float32)
-        n_terms = max((w.shape[1] for w in self.weights), default=0) + len(self.weights)
-        positive = chunk.peak.clamp(min=0)
-        terms = (chunk.peak, positive, chunk.constant)
-        sums = [known.offsets(term) for term in terms]
-        if not sums[2].isfinite().all():
+        self.means, self.log_stds = (
+            part if part.dtype == torch.float64 else part.float()
+            for part in (known.of_pixels(chunk.means), known.of_pixels(chunk.log_stds))
+        )
+        quadratic = quadratic_terms(self.log_stds)
+        linear = quadratic * self.means
+        square, peak = linear * self.means, peaks(self.log_stds)
+        constant = peak + square if known.own_masks is not None else square
+        self.weights = [part.float() for part in known.weights(quadratic, linear, constant)]
+        of_cells = self._peaks_of_cells()
+        sums = [of_cells, known.sums(peak.clamp_(min=0)), of_cells + known.sums(square)]
+        if not (sums[2].isfinite().all() and (quadratic > -LARGEST).all()):
             raise InputError("a component's means or standard deviations are no finite numbers")
+        n_terms = max((w.shape[1] for w in self.weights), default=0) + len(self.weights)
         factors = factor_rounding(chunk.means.device)
-        self.rounding, self.margins = rounding_bound(*sums, n_terms, factors)
-        self.peaks, _, constants = sums
+        self.peaks, positive, constants = (known.by_mask(part) for part in sums)
+        self.rounding, self.margins = rounding_bound(
+            self.peaks, positive, constants, n_terms, factors
+        )
         # where each image has its own mask, constants are part of the product
         self.offsets = constants if known.own_masks is None else torch.zeros_like(constants)
-        seen = known.seen.to(chunk.peak)
-        sums = [seen @ term.T for term in terms]  # [cells, n]
-        _, margins = rounding_bound(*sums, n_terms, factors)
-        self.still_possible = (1 - self.rounding) * sums[2] + margins + (self.peaks[:1] - sums[0])
+        earlier = [part.cumsum(0) - part for part in sums]  # of the cells before each [cells, n]
+        _, margins = rounding_bound(*earlier, n_terms, factors)
+        to_come = self.peaks[:1] - earlier[0]
+        self.still_possible = (1 - self.rounding) * earlier[2] + margins + to_come
+
+    def _peaks_of_cells(self) -> Tensor:
+        """Σ −log σ − ½ log 2π over each cell's pixels [cells, n], to float64's precision."""
+        sizes = [cell.stop - cell.start for cell in self.known.cells]
+        sums = self.known.sums(self.log_stds)
+        return -sums - HALF_LOG_TWO_PI * sums.new_tensor(sizes)[:, None]
+
+    @cached_property
+    def quadratic(self) -> Tensor:
+        """−1 / 2σ² [n, P], float64."""
+        return quadratic_terms(self.log_stds.double())
+
+    @cached_property
+    def exact_terms(self) -> tuple[list[Tensor], Tensor]:
+        """Weights of all cells and offsets [M, n], float64."""
+        means = self.means.double()
+        linear = self.quadratic * means
+        square = linear * means
+        weights = self.known.weights(self.quadratic, linear, square + peaks(self.log_stds.double()))
+        if self.known.own_masks is not None:
+            return weights, torch.zeros_like(self.peaks)
+        return weights, self.known.by_mask(self._peaks_of_cells() + self.known.sums(square))
 
     def exact(self, block: Block, mask: int = 0) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
         features = self.known.features(block.x.double(), block.own_masks)
-        weights = self.known.weights(self.chunk, torch.float64)
-        total = self.offsets[mask].expand(len(block.x), -1)
+        weights, offsets = self.exact_terms
+        total = offsets[mask].expand(len(block.x), -1)
         for cell in self.known.members[mask].nonzero().flatten().tolist():
             total = torch.addmm(total, features[cell], weights[cell].T)
         return total
@@ -93,7 +132,7 @@ class Scorer:
         needed = floor[0].amin(0).float() - NEGLIGIBLE  # [B]
         whole = all(end == len(self.chunk.means) for end in ends)
         for stop in self.known.checks if whole and needed.isfinite().any() else ():
-            scores = self.added(scores, block, slice(done, stop))
+            scores = self.scores(block, slice(done, stop), scores)
             done = stop
             most = torch.add(possible[stop], scores[0], alpha=1 - self.rounding)
             alive = most > needed[:, None]
@@ -101,26 +140,28 @@ class Scorer:
                 few = self.finished(block, scores[0], alive, possible[stop:], needed)
                 yield 0, self.among_few(block, *few, log_weights, floor[0])
                 return
-        scores = self.added(scores, block, slice(done, None))
+        scores = self.scores(block, slice(done, None), scores)
         for mask, of_mask in enumerate(scores):
             yield mask, self.among_all(block, of_mask, mask, log_weights, floor[mask], ends)
 
-    def scores(self, block: Block, cells: slice) -> Tensor:
-        """What some cells contribute to log p_n(x_o) under each mask [M, B, n], in float32."""
+    def scores(self, block: Block, cells: slice, earlier: Tensor | None = None) -> Tensor:
+        """What some cells contribute to log p_n(x_o) under each mask [M, B, n], in float32.
+
+        It is added to what `earlier` cells did, where that is given, and which is overwritten.
+        """
         parts = list(zip(block.features[cells], self.weights[cells], strict=True))
         shape = (len(block.x), len(self.chunk.means))
+        if len(self.known.members) == 1 and parts:
+            total = torch.mm(parts[0][0], parts[0][1].T) if earlier is None else earlier[0]
+            for features, weights in parts[earlier is None :]:
+                total.addmm_(features, weights.T)
+            return total[None]
         products = block.x.new_empty((len(parts), *shape), dtype=torch.float32)
         for (features, weights), product in zip(parts, products, strict=True):
             torch.mm(features, weights.T, out=product)
-        members = self.known.members[:, cells]
-        if members.shape == (1, 1):
-            return products
-        return (members.to(products) @ products.flatten(1)).unflatten(1, shape)
-
-    def added(self, scores: Tensor | None, block: Block, cells: slice) -> Tensor:
-        """`scores`, if there are any, and what some more cells contribute."""
-        more = self.scores(block, cells)
-        return more if scores is None else scores.add_(more)
+        members = self.known.members[:, cells].to(products)
+        total = (members @ products.flatten(1)).unflatten(1, shape)
+        return total if earlier is None else earlier.add_(total)
 
     def finished(
         self, block: Block, scores: Tensor, alive: Tensor, possible: Tensor, needed: Tensor
@@ -215,15 +256,15 @@ class Scorer:
     def of_pairs(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
         """log p_n(x_o) [P] of pairs, in float64 and from differences x − μ, so that nothing large
         cancels."""
-        means, quadratic = (
-            part.index_select(0, numbers) for part in (self.chunk.means, self.chunk.quadratic)
-        )
+        means = self.means.index_select(0, numbers).double()
+        quadratic = self.quadratic.index_select(0, numbers)
         x = block.x.index_select(0, images).double()
         values = x.sub_(means).square_().mul_(quadratic)
         if block.own_masks is not None:
-            values += self.chunk.peak.index_select(0, numbers)
+            values += peaks(self.log_stds.index_select(0, numbers).double())
             return (values * block.own_masks.index_select(0, images)).sum(1)
-        return values @ self.known.masks[mask].double() + self.peaks[mask, numbers]
+        observed = self.known.masks[mask, self.known.pixels]
+        return values @ observed.double() + self.peaks[mask, numbers]
 
 
 def factor_rounding(device: torch.device) -> float:
@@ -247,7 +288,7 @@ def rounding_bound(
     Σ z² = 2(Σ l − s) and |c| ≤ |l| + ½q². With q² = 2(l − c) and |l| = 2 max(l, 0) − l that is at
     most 5 Σ max(l, 0) + 5 Σ l − 6 Σ c − 3s, for 3 Σ l ≤ 3 Σ max(l, 0).
     """
-    unit = (n_terms + 4) * FLOAT32_ROUNDING  # 4 for the rounding of the factors and of the sum
+    unit = (n_terms + 8) * FLOAT32_ROUNDING  # 8 for the rounding of the factors and of the sum
     unit += 2 * factors + factors**2
     unit /= 1 - 3 * unit  # for s̃ in place of s in Σ z²
     return 3 * unit, unit * (5 * positive + 5 * peaks - 6 * constants)

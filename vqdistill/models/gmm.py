@@ -118,7 +118,7 @@ def expectation(model: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor]:
     """log p(x) [B] and the responsibilities p(n | x) [B, N], sparse: without negligible ones."""
     log_prob = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
     images, numbers, terms = [], [], []
-    for part in model.posterior(evidence(x)):
+    for part in model.posterior(evidence(x, model.components)):
         images.append(part.block.rows.start + part.pairs.images)
         numbers.append(part.chunk.start + part.pairs.numbers)
         terms.append(part.terms)
