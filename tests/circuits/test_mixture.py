@@ -166,6 +166,41 @@ def test_exact_where_float32_alone_is_wrong():
     assert difference.abs().max() < 1e-6 * 784 * math.log(2)
 
 
+@MASKS
+def test_float32_scores_are_within_their_bound(masks):
+    """Where they are off by nats: whole scores, and what a score can be after some cells."""
+    x = 0.99 + 0.009 * torch.rand(5, 784, generator=seeded(1))
+    means = (x[:1] + 1e-4 * torch.randn(400, 784, generator=seeded(2))).clamp(0, 1)
+    log_stds = math.log(1e-3) * torch.rand(400, 784, generator=seeded(3))
+    mixture = Mixture(uniform_log_weights(400), means, log_stds)
+    observed = mask_of(masks, 5, 784)
+    chunk = next(components.chunks(mixture.components, 400))
+    known = evidence.evidence(x, mixture.components, observed)
+    (block,), scorer = known.blocks(), scores.Scorer(chunk, known)
+    exact = leaves(mixture, x)[:, chunk.slice]
+    if observed is not None:
+        exact = exact * observed.expand(5, 784)[:, None]
+    exact, r = exact.sum(-1), scorer.rounding
+    rough = scorer.scores(block, slice(None))[0].double() + scorer.offsets
+    share = (exact - rough).abs() / (scorer.margins - r * rough)
+    assert 1e-4 < share.max() < 1
+    for stop in range(1, len(known.cells)) if masks != "each" else ():
+        partial = scorer.scores(block, slice(stop))[0].double()
+        assert (exact < (1 - r) * partial + scorer.still_possible[stop]).all()
+
+
+def test_pixels_that_tell_most_come_first():
+    """Not those that differ most: there, components may be too wide to tell images apart."""
+    x = torch.rand(9, 20, generator=seeded(1))
+    x[:, 5:8] = 0.01 * x[:, 5:8]
+    means = torch.rand(40, 20, generator=seeded(2))
+    means[:, 5:8] *= 0.01
+    stds = torch.ones(40, 20)
+    stds[:, 5:8] = 1e-3
+    known = evidence.evidence(x, StoredComponents(means, stds.log()))
+    assert {*known.pixels[:3].tolist()} == {5, 6, 7}
+
+
 @pytest.mark.parametrize("masks", ["none", "shared"])
 @pytest.mark.parametrize("kind", ["tf32", "bf16"])
 def test_exact_where_products_round_their_factors(monkeypatch, kind, masks):
@@ -211,10 +246,12 @@ def test_images_of_a_shorter_type():
     assert difference.abs().max() < 1e-6 * 784 * math.log(2)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_components_that_are_no_numbers_are_refused(value):
+@pytest.mark.parametrize(
+    ("name", "value"), [("means", math.nan), ("means", math.inf), ("log_stds", -99)]
+)
+def test_components_that_are_no_numbers_are_refused(name, value):
     mixture = random_mixture()
-    mixture.means[3, 5] = value
+    getattr(mixture, name)[3, 5] = value
     with pytest.raises(InputError, match="no finite numbers"):
         mixture.log_prob(images())
 

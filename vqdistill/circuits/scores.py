@@ -72,7 +72,10 @@ class Scorer:
         of_cells = self._peaks_of_cells()
         sums = [of_cells, known.sums(peak.clamp_(min=0)), of_cells + known.sums(square)]
         if not (sums[2].isfinite().all() and (quadratic > -LARGEST).all()):
-            raise InputError("a component's means or standard deviations are no finite numbers")
+            raise InputError(
+                "a component's means or standard deviations are no finite numbers, or a standard"
+                " deviation is below 1e-19"
+            )
         n_terms = max((w.shape[1] for w in self.weights), default=0) + len(self.weights)
         factors = factor_rounding(chunk.means.device)
         self.peaks, positive, constants = (known.by_mask(part) for part in sums)
