@@ -35,6 +35,9 @@ GOALS = [
     Goal("EiNet", 4, "einsum and autograd", 4),
     Goal("EiNet", 10, "einsum and autograd", 4),
     Goal("EiNet", 20, "einsum and autograd", 4),
+    Goal("EiNet", 4, "units first", 4),
+    Goal("EiNet", 10, "units first", 4),
+    Goal("EiNet", 20, "units first", 4),
     Goal("VQ-VAE 2x2", 256, "plain loop", 2),
     Goal("VQ-VAE 4x4", 256, "plain loop", 2),
     Goal("prior 2x2", 256, "plain loop", 2),
@@ -62,8 +65,8 @@ TASKS = {
     ),
     "conditional": (
         "Conditional log-likelihood",
-        "log p(x_u | x_o) of the same mixtures with one half hidden, joint and marginal from one"
-        " pass.",
+        "log p(x_u | x_o) of the same mixtures with one half hidden, from a pass for the joint and"
+        " one for the marginal.",
         "components N",
     ),
     "exact": (
@@ -102,9 +105,10 @@ TASKS = {
     ),
     "EiNet": (
         "E-step of an EiNet",
-        "128 images of 28×28 pixels, pieces of 4×4, expected counts of all parameters. The peer"
-        " evaluates the same circuit in log-space with one einsum a layer and takes the counts"
-        " from autograd.",
+        "128 images of 28×28 pixels, pieces of 4×4, expected counts of all parameters. The peers"
+        " evaluate the same circuit in log-space with one einsum a layer and take the counts from"
+        " autograd: the quicker one with units as the last dimension of its tensors, the other"
+        " with units before partitions, as the EiNet authors' code has them.",
         "units K",
     ),
 }

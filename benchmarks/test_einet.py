@@ -59,6 +59,47 @@ class Autograd(torch.nn.Module):
         return log_prob, [w.grad for w in self.weights], moments
 
 
+class UnitsFirst(Autograd):
+    """The same with partitions last, the order of dimensions of the EiNet authors' code."""
+
+    def __init__(self, circuit: EiNet):
+        super().__init__(circuit)
+        self.weights, self.mixing = (
+            torch.nn.ParameterList(one.movedim(0, -1).contiguous() for one in of_layers)
+            for of_layers in (
+                [layer.weights.movedim(1, -1) for layer in circuit.layers],  # [i, j, k, p]
+                [layer.mixing.movedim(2, 1) for layer in circuit.layers],  # [k, d, regions]
+            )
+        )
+
+    def log_prob(self, x):
+        leaves = self.circuit.leaves
+        pixels = x[:, leaves.pixels][:, :, None]  # [B, leaves, 1, pixels]
+        terms = -0.5 * ((pixels - leaves.means) / leaves.stds).square()
+        values = (terms - leaves.stds.log() - HALF_LOG_TWO_PI).sum(3)  # [B, leaves, K]
+        self.leaf_values = values.requires_grad_()
+        regions = [self.leaf_values.mT]
+        for layer, weights, mixing in zip(
+            self.circuit.layers, self.weights, self.mixing, strict=True
+        ):
+            values = torch.cat(regions, 2)
+            left, right = values[:, :, layer.left], values[:, :, layer.right]  # [B, K, partitions]
+            high = [side.amax(1, keepdim=True) for side in (left, right)]
+            products = [(s - h).exp() for s, h in zip((left, right), high, strict=True)]
+            sums = torch.einsum("bip,bjp,ijkp->bkp", *products, weights).log() + sum(high)
+            sums = sums.unflatten(2, (-1, layer.depth)).mT  # [B, K, d, regions]
+            top = sums.amax(2, keepdim=True)
+            regions.append(((sums - top).exp() * mixing).sum(2).log() + top.squeeze(2))
+        return regions[-1][:, 0, 0]
+
+    def count(self, x):
+        log_prob, weights, moments = super().count(x)
+        return log_prob, [w.movedim(-1, 0).movedim(-1, 1) for w in weights], moments
+
+
+PEERS = {"einsum and autograd": Autograd, "units first": UnitsFirst}
+
+
 def circuit(size):
     torch.manual_seed(size)
     return EiNet(graph(), size)
@@ -70,11 +111,12 @@ def test_vqdistill(timed, size):
     timed(lambda: model.count(x, zero_counts(model)), "EiNet", "vqdistill", size)
 
 
+@pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("size", SIZES)
-def test_autograd(timed, size):
+def test_autograd(timed, size, peer):
     model, x = circuit(size), images(N_IMAGES)
-    plain = Autograd(model)
-    log_prob, weights, moments = timed(lambda: plain.count(x), "EiNet", "einsum and autograd", size)
+    plain = PEERS[peer](model)
+    log_prob, weights, moments = timed(lambda: plain.count(x), "EiNet", peer, size)
     counts = zero_counts(model)
     torch.testing.assert_close(model.count(x, counts).float(), log_prob, rtol=1e-4, atol=0.1)
     for ours, theirs in zip(counts.weights, weights, strict=True):

@@ -61,7 +61,7 @@ class StreamedMixture(Circuit):
 
     def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
         observed = self.checked(x, observed)
-        if observed.ndim == 2:
+        if observed.ndim == 2 or isinstance(self.components, StoredComponents):
             return super().conditional_log_prob(x, observed)
         joint, marginal = self.marginals(x, torch.stack([torch.ones_like(observed), observed]))
         return joint - marginal
@@ -149,9 +149,10 @@ class StreamedMixture(Circuit):
         parts = known.blocks()
         for chunk in chunks(self.components, self.n_components):
             weights, scorer = self.log_weights[chunk.slice], Scorer(chunk, known)
+            largest = peaks(chunk.log_stds.double()).T
             for block in parts:
                 hidden = ~rows_of(observed, block.rows)
-                highest = hidden.double() @ peaks(chunk.log_stds.double()).T  # [n] or [B, n]
+                highest = hidden.double() @ largest  # [n] or [B, n]
                 value, position = (scorer.exact(block) + highest + weights).max(1)
                 better = value > best[block.rows]
                 best[block.rows] = torch.where(better, value, best[block.rows])
@@ -192,10 +193,6 @@ class Mixture(StreamedMixture):
                 f" {tuple(log_stds.shape)}: expected [N, D] for both"
             )
         super().__init__(log_weights, StoredComponents(means, log_stds))
-
-    def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
-        # in a pass of its own, either leaves components out early; reading them twice costs nothing
-        return Circuit.conditional_log_prob(self, x, observed)
 
     @property
     def means(self) -> Tensor:
@@ -243,16 +240,18 @@ class RunningMean:
 
     def update(self, part: PartialPosterior) -> None:
         images, places = part.pairs.images.unique(return_inverse=True)
+        used, columns = part.pairs.numbers.unique(return_inverse=True)
         probabilities = torch.sparse_coo_tensor(
-            torch.stack([places, part.pairs.numbers]),
+            torch.stack([places, columns]),
             torch.exp(part.terms - part.after[part.pairs.images]),
-            (len(images), len(part.chunk.means)),
+            (len(images), len(used)),
             is_coalesced=True,
             check_invariants=False,
         )
         earlier = torch.exp(part.before - part.after)[images, None]
         rows = part.block.rows.start + images
-        self.value[rows] = self.value[rows] * earlier + probabilities @ part.chunk.means.double()
+        means = probabilities @ part.chunk.means[used].double()
+        self.value[rows] = self.value[rows] * earlier + means
 
 
 class ComponentDraw:

@@ -38,8 +38,9 @@ GATHERED_PAIRS = 256  # whose pixels fit in a core's cache
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
 DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
-LARGEST = 1e38  # about the largest float32
+NARROWEST = 1e-16  # standard deviation, for products that float32 can hold
 FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
+CANCELLING = 1e11  # nats of terms of opposite signs, above which float64 is off by 1e-4 nats or so
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
@@ -67,16 +68,20 @@ class Scorer:
         quadratic = quadratic_terms(self.log_stds)
         linear = quadratic * self.means
         square, peak = linear * self.means, peaks(self.log_stds)
-        constant = peak + square if known.own_masks is not None else square
+        constant = square
+        if known.own_masks is not None:
+            constant = peaks(self.log_stds.double()) + square
         self.weights = [part.float() for part in known.weights(quadratic, linear, constant)]
         of_cells = self._peaks_of_cells()
         sums = [of_cells, known.sums(peak.clamp_(min=0)), of_cells + known.sums(square)]
-        if not (sums[2].isfinite().all() and (quadratic > -LARGEST).all()):
+        parameters = (chunk.means, chunk.log_stds)  # of hidden pixels too
+        finite = all(part.sum(dtype=torch.float64).isfinite() for part in parameters)
+        if not (finite and (quadratic > -0.5 / NARROWEST**2).all()):
             raise InputError(
                 "a component's means or standard deviations are no finite numbers, or a standard"
-                " deviation is below 1e-19"
+                f" deviation is below {NARROWEST:g}"
             )
-        n_terms = max((w.shape[1] for w in self.weights), default=0) + len(self.weights)
+        n_terms = sum(w.shape[1] for w in self.weights) + len(self.weights)
         factors = factor_rounding(chunk.means.device)
         self.peaks, positive, constants = (known.by_mask(part) for part in sums)
         self.rounding, self.margins = rounding_bound(
@@ -113,6 +118,10 @@ class Scorer:
 
     def exact(self, block: Block, mask: int = 0) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
+        if (3 * self.margins[mask] > CANCELLING * self.rounding).any():
+            shape = (len(block.x), len(self.chunk.means))
+            everything = torch.ones(shape, dtype=torch.bool, device=block.x.device)
+            return self.one_by_one(block, mask, *everything.nonzero(as_tuple=True)).view(shape)
         features = self.known.features(block.x.double(), block.own_masks)
         weights, offsets = self.exact_terms
         total = offsets[mask].expand(len(block.x), -1)
@@ -251,10 +260,14 @@ class Scorer:
         """Pairs with their log p_n(x_o) in float64."""
         if len(images) > DENSE_SHARE * len(block.x) * len(self.chunk.means):
             return Pairs(images, numbers, self.exact(block, mask)[images, numbers])
+        return Pairs(images, numbers, self.one_by_one(block, mask, images, numbers))
+
+    def one_by_one(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
+        """log p_n(x_o) [P] of pairs, as many at a time as the cache holds."""
         values = images.new_empty(len(images), dtype=torch.float64)
         for pairs in blocks(len(images), GATHERED_PAIRS):
             values[pairs] = self.of_pairs(block, mask, images[pairs], numbers[pairs])
-        return Pairs(images, numbers, values)
+        return values
 
     def of_pairs(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
         """log p_n(x_o) [P] of pairs, in float64 and from differences x − μ, so that nothing large
@@ -291,7 +304,8 @@ def rounding_bound(
     Σ z² = 2(Σ l − s) and |c| ≤ |l| + ½q². With q² = 2(l − c) and |l| = 2 max(l, 0) − l that is at
     most 5 Σ max(l, 0) + 5 Σ l − 6 Σ c − 3s, for 3 Σ l ≤ 3 Σ max(l, 0).
     """
-    unit = (n_terms + 8) * FLOAT32_ROUNDING  # 8 for the rounding of the factors and of the sum
+    # 8 for the factors, of which an exponential is off by 2 u, and for the sum
+    unit = (n_terms + 8) * FLOAT32_ROUNDING
     unit += 2 * factors + factors**2
     unit /= 1 - 3 * unit  # for s̃ in place of s in Σ z²
     return 3 * unit, unit * (5 * positive + 5 * peaks - 6 * constants)
