@@ -29,13 +29,16 @@ class Autograd(torch.nn.Module):
         self.weights = torch.nn.ParameterList(layer.weights.clone() for layer in circuit.layers)
         self.mixing = torch.nn.ParameterList(layer.mixing.clone() for layer in circuit.layers)
 
-    def log_prob(self, x):
+    def of_leaves(self, x):
         leaves = self.circuit.leaves
         pixels = x[:, leaves.pixels][:, :, None]  # [B, leaves, 1, pixels]
         terms = -0.5 * ((pixels - leaves.means) / leaves.stds).square()
         values = (terms - leaves.stds.log() - HALF_LOG_TWO_PI).sum(3)  # [B, leaves, K]
         self.leaf_values = values.requires_grad_()
-        regions = [self.leaf_values]
+        return self.leaf_values
+
+    def log_prob(self, x):
+        regions = [self.of_leaves(x)]
         for layer, weights, mixing in zip(
             self.circuit.layers, self.weights, self.mixing, strict=True
         ):
@@ -73,12 +76,7 @@ class UnitsFirst(Autograd):
         )
 
     def log_prob(self, x):
-        leaves = self.circuit.leaves
-        pixels = x[:, leaves.pixels][:, :, None]  # [B, leaves, 1, pixels]
-        terms = -0.5 * ((pixels - leaves.means) / leaves.stds).square()
-        values = (terms - leaves.stds.log() - HALF_LOG_TWO_PI).sum(3)  # [B, leaves, K]
-        self.leaf_values = values.requires_grad_()
-        regions = [self.leaf_values.mT]
+        regions = [self.of_leaves(x).mT]
         for layer, weights, mixing in zip(
             self.circuit.layers, self.weights, self.mixing, strict=True
         ):
