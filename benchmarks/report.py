@@ -140,7 +140,7 @@ TRIED = """What was tried where a goal is missed, by hand, outside this suite:
   as long, and after half of the pixels an eighth of the components still matter to some mask.
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
   between them take the rest. Other block sizes were no faster. With dimensions in the order of the
-  EiNet authors' code, which was the goal's measure, the peer takes twice as long.
+  EiNet authors' code (`units first`) the peer takes about twice as long at K = 10 and 20.
 - *VQ-VAE.* The 3×3 convolutions of the residual blocks are Winograd's, the last layer is a plain
   convolution to blocks of pixels; strided convolutions of oneDNN take most of what is left.
   Products of unfolded images instead of them, or convolutions of blocks as in the last layer,

@@ -62,7 +62,8 @@ class StreamedMixture(Circuit):
     def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
         observed = self.checked(x, observed)
         if observed.ndim == 2 or isinstance(self.components, StoredComponents):
-            return super().conditional_log_prob(x, observed)
+            return super().conditional_log_prob(x, observed)  # either leaves components out early
+        # one pass, since components may take long to make
         joint, marginal = self.marginals(x, torch.stack([torch.ones_like(observed), observed]))
         return joint - marginal
 
