@@ -114,27 +114,28 @@ TASKS = {
 }
 
 
-TRAINED = """A plain loop is the same network in NCHW order with torch.distributions, fed by a
-DataLoader that transforms image by image; for priors it encodes the codes of each batch anew.
+TRAINED = """Rows of VQ-VAEs and priors are one epoch over 1,797 digits of 28×28 pixels, in batches
+of 128, with the networks of the laptop preset. A plain loop is the same network in NCHW order with
+torch.distributions, fed by a DataLoader that transforms image by image; for priors it encodes the
+codes of each batch anew.
 """
 
 COUNTED = """Counted are the operations that are carried out. Winograd's convolutions have fewer
 than plain ones, so that a step can be quicker and yet reach a smaller share.
 """
 
-TRIED = """What was tried where a goal is missed, by hand, outside this suite:
+TRIED = """What was tried, by hand, outside this suite:
 
 - *Mixture.* Components are left out after the pixels that tell most of them, so the float32
   products are a fraction of the whole one; what remains is spread over preparing parameters,
   gathering the pairs that matter, and comparing. Other sizes of cells, chunks and blocks, other
   numbers of cells after which it is checked, and other shares at which pairs are taken one by one,
   were no faster. Keeping the prepared parameters from call to call would help those who call again,
-  for three times the mixture's memory. The system takes 13 % of the time to hand out memory: with
-  glibc told to keep it, as the steps of the workflow do, a call takes 0.124 s in place of 0.143.
-  The same makes the peers vary: from session to session torch.distributions took between 11 and
-  66 s, the broadcast between 4.6 and 6.3 s, for conditionals between 5.6 and 9.0 s. So a ratio
-  here is of one run: against what vqdistill takes now, these are ratios of 80 to 470, 32 to 45, and
-  23 to 36.
+  for three times the mixture's memory. The system takes 13 % of the time to hand out memory, less
+  with glibc told to keep it, as the steps of the workflow do. The same makes the peers vary: from
+  run to run of the committed tables' machine torch.distributions took between 11 and 66 s, the
+  broadcast between 4.6 and 6.3 s, for conditionals between 5.6 and 9.0 s. So the goals against
+  these three are reached in some runs and missed in others.
 - *Conditionals.* Joint and marginal are a pass each, so that either leaves components out early;
   one pass of both took a third longer. Six masks are asked together: one by one they took twice
   as long, and after half of the pixels an eighth of the components still matter to some mask.
@@ -146,7 +147,6 @@ TRIED = """What was tried where a goal is missed, by hand, outside this suite:
   Products of unfolded images instead of them, or convolutions of blocks as in the last layer,
   were slower; weights kept in channels-last order gained nothing. Rows of four take six products;
   a search by least squares found five only with coefficients that grow without bound.
-- *Prior.* Half of a step are matrix products near the peak, the rest gates, windows and sums.
 - *Quick preset.* Its steps compute for a second or two, and importing PyTorch takes as long. A
   step that makes no table doesn't import pandas either. Fewer, longer steps would save more, but
   then less could be kept when a setting changes.
@@ -159,11 +159,11 @@ def write(results: Path, docs: Path) -> None:
     parts = [
         "# How fast it is\n",
         "Written by `uv run pytest benchmarks` from `results/benchmarks/*.csv`. All times of a"
-        f" task are from one run on one machine ({_machine(tables)}), with the same number of"
-        " threads for all, the least of several rounds after one that warms up, or of a single"
-        " round where one takes long (`rounds`), and for peers the fastest of several chunk sizes."
-        " Slow peers were timed on a part of the work and scaled (`share`). The goal is how many"
-        " times faster vqdistill should be.\n",
+        f" task are from one run on one machine (of the last run: {_machine(tables)}), with the"
+        " same number of threads for all, the least of several rounds after one that warms up, or"
+        " of a single round where one takes long (`rounds`), and for peers the fastest of several"
+        " chunk sizes. Slow peers were timed on a part of the work and scaled (`share`). The goal"
+        " is how many times faster vqdistill should be.\n",
         _goals(tables),
         TRAINED,
         _commands(tables),
@@ -227,8 +227,8 @@ def _commands(tables: dict[str, pd.DataFrame]) -> str:
             ratio = row.seconds / row.computing
             verdict = "reached" if ratio <= OVERHEAD else "**missed**"
             rows.append(
-                f"| {row.implementation}, {row.jobs:.0f} jobs, tables and figures |"
-                f" {row.seconds:.3g} s, {ratio:.2f} of the {row.computing:.3g} s that the jobs"
+                f"| {row.implementation}: {row.jobs:.0f} jobs, then tables and figures |"
+                f" {row.seconds:.3g} s, {ratio:.2f} times the {row.computing:.3g} s that the jobs"
                 f" compute on each core; to start them takes {row.starting:.3g} s |"
                 f" {OVERHEAD:g}: {verdict} |"
             )

@@ -9,16 +9,16 @@ _SOURCE = {
     "grid": ("codes", "Height x width of the grid of codes, '-' where there is none."),
     "codebook_size": ("codes", "K of the VQ-VAE, 0 where there is none."),
 }
-_EXTENT = {"size": ("sums per region", "K of the EiNet, 0 for all other models.")}
+_EXTENT = {"size": ("units", "K of the EiNet, N of the plain mixture, 0 for all other models.")}
 _MODEL = {
     "experiment": _SOURCE["experiment"],
     "dataset": _SOURCE["dataset"],
-    "method": ("-", "exm, dmrs, dmbs, random, frequent, cm, einet, or the id of an added method."),
+    "method": ("-", "exm, dmrs, dmbs, random, frequent, cm, einet, gmm, or the id of another."),
     "grid": _SOURCE["grid"],
     "codebook_size": _SOURCE["codebook_size"],
     **_EXTENT,
-    "n_components": ("components", "N of the mixture (K^HW for ExM), 0 for EiNet."),
-    "weights": ("-", "Mixture weights: uniform (Eq. 2), prior p(z) (Eq. 1), learned (EiNet)."),
+    "n_components": ("components", "N of the mixture (K^HW for ExM), 0 for EiNet and gmm."),
+    "weights": ("-", "Uniform (Eq. 2), prior p(z) (Eq. 1), or learned (EiNet, gmm)."),
 }
 _KEYS = {**_MODEL, **_SEED}
 _COUNTED = {
@@ -77,7 +77,7 @@ COLUMNS = {
         **_MODEL_NAME,
         **_EXTENT,
         **_SEED,
-        "part": ("-", "encoder, codebook, decoder, prior or circuit."),
+        "part": ("-", "encoder, codebook, decoder, prior, circuit or classifier."),
         "n_parameters": ("parameters", "Trainable parameters of the part."),
         "codebook_usage": (
             "fraction",
