@@ -326,8 +326,8 @@ MUTANTS = [
     Mutant(
         "float32 where float64 is needed",
         "circuits.scores:Scorer.of_pairs",
-        "x.sub_(means).square_().mul_(quadratic)",
-        "x.float().sub_(means).square_().mul_(quadratic).double()",
+        "values.sub_(self.means.index_select(0, numbers)).square_()",
+        "values = values.float().sub_(self.means.index_select(0, numbers)).square_().double()",
         "log_likelihoods_on_mnist_are_exact",
     ),
     Mutant(

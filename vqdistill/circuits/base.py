@@ -126,7 +126,8 @@ class Circuit(ABC):
                 )
             observed = observed.to(x.device)
         seen = x if observed is None else torch.where(observed, x, 0.0)
-        farthest = seen.flatten()[seen.abs().argmax()] if seen.numel() else torch.zeros(())
+        low, high = seen.aminmax() if seen.numel() else torch.zeros(2)
+        farthest = torch.where(high > -low, high, low)
         if not farthest.abs() <= FARTHEST:  # NaN is refused
             raise InputError(
                 f"images with an observed pixel of {farthest.item():g}: expected numbers in [0, 1),"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vqdistill.circuits.components import Components
 
-IMAGE_BLOCK = 2048  # images at once, under one mask
-CELL = 112  # pixels of a product: the fewer, the tighter the bound on its rounding error
+IMAGE_BLOCK = 4096  # images at once, under one mask
+CELL = 112  # pixels after which components may be left out, under one mask
 SAMPLE = 32  # images, and components, that pixels are ordered by
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 
@@ -54,10 +54,11 @@ class Evidence:
         for mask in masks:
             patterns = (2 * patterns + mask[order]).unique(return_inverse=True)[1]
         cells, members = [order[:0]], [masks[:, :0]]
+        size = CELL if len(masks) == 1 else len(order)
         for number in patterns.unique():
             pixels = order[patterns == number]
             pattern = masks[:, pixels[:1]]
-            parts = pixels.split(CELL) if pattern.any() else ()
+            parts = pixels.split(size) if pattern.any() else ()
             cells.extend(parts)
             members.append(pattern.expand(-1, len(parts)))
         self.pixels, self.members = torch.cat(cells), torch.cat(members, 1)
@@ -95,8 +96,7 @@ class Evidence:
         return self._by_cell(parts)
 
     def _by_cell(self, parts: list[Tensor]) -> list[Tensor]:
-        together = torch.stack(parts, -1)  # [n, P, parts]
-        return [together[:, cell].flatten(1) for cell in self.cells]
+        return [torch.stack([p[:, cell] for p in parts], -1).flatten(1) for cell in self.cells]
 
     def sums(self, terms: Tensor) -> Tensor:
         """Σ of terms [n, P] over the pixels of each cell [cells, n], float64."""

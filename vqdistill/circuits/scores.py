@@ -15,6 +15,7 @@ an image to matter, since no pixel adds more than its peak, −log σ − ½ log
 are multiplied for the few that are left.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -34,7 +35,7 @@ from vqdistill.circuits.components import (
 from vqdistill.circuits.evidence import NEGLIGIBLE, Block, Evidence, blocks
 from vqdistill.errors import InputError
 
-GATHERED_PAIRS = 256  # whose pixels fit in a core's cache
+GATHERED_PAIRS = 64  # whose pixels fit in a core's cache
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
 DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
@@ -74,9 +75,8 @@ class Scorer:
         self.weights = [part.float() for part in known.weights(quadratic, linear, constant)]
         of_cells = self._peaks_of_cells()
         sums = [of_cells, known.sums(peak.clamp_(min=0)), of_cells + known.sums(square)]
-        parameters = (chunk.means, chunk.log_stds)  # of hidden pixels too
-        finite = all(part.sum(dtype=torch.float64).isfinite() for part in parameters)
-        if not (finite and (quadratic > -0.5 / NARROWEST**2).all()):
+        extremes = torch.stack([*chunk.means.aminmax(), *chunk.log_stds.aminmax()])  # hidden, too
+        if not (extremes.isfinite().all() and extremes[2] > math.log(NARROWEST)):
             raise InputError(
                 "a component's means or standard deviations are no finite numbers, or a standard"
                 f" deviation is below {NARROWEST:g}"
@@ -103,7 +103,7 @@ class Scorer:
     @cached_property
     def quadratic(self) -> Tensor:
         """−1 / 2σ² [n, P], float64."""
-        return quadratic_terms(self.log_stds.double())
+        return (-2 * self.log_stds).double().exp_().mul_(-0.5)
 
     @cached_property
     def exact_terms(self) -> tuple[list[Tensor], Tensor]:
@@ -183,19 +183,22 @@ class Scorer:
         scores, alive: [B, n], after some cells; possible: [cells to come, n], what a score before
         each can still be at most, but for itself; needed: [B], what it must be.
         """
-        images, numbers = alive.nonzero(as_tuple=True)
+        images, numbers = alive.nonzero().T.contiguous()
         values, cells = scores[images, numbers], slice(-len(possible), None)
-        parts = zip(block.features[cells], self.weights[cells], possible, strict=True)
+        parts = zip(block.features[cells], self.weights[cells], [*possible[1:], None], strict=True)
         for features, weights, high in parts:
-            most = high[numbers] + (1 - self.rounding) * values
-            alive = most > needed[images]
-            images, numbers, values = images[alive], numbers[alive], values[alive]
             counts = images.bincount(minlength=len(scores)).cumsum(0)
             ends = torch.cat([counts.new_zeros(1), counts])
             pairs = torch.sparse_csr_tensor(
                 ends, numbers, values, scores.shape, check_invariants=False
             )
             values = torch.sparse.sampled_addmm(pairs, features, weights.T).values()
+            if high is not None:
+                most = high.index_select(0, numbers).add_(values, alpha=1 - self.rounding)
+                alive = (most > needed.index_select(0, images)).nonzero().squeeze(1)
+                images, numbers, values = (
+                    part.index_select(0, alive) for part in (images, numbers, values)
+                )
         return images, numbers, values
 
     def among_few(
@@ -272,10 +275,9 @@ class Scorer:
     def of_pairs(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
         """log p_n(x_o) [P] of pairs, in float64 and from differences x − μ, so that nothing large
         cancels."""
-        means = self.means.index_select(0, numbers).double()
-        quadratic = self.quadratic.index_select(0, numbers)
-        x = block.x.index_select(0, images).double()
-        values = x.sub_(means).square_().mul_(quadratic)
+        values = block.x.index_select(0, images).double()
+        values.sub_(self.means.index_select(0, numbers)).square_()
+        values.mul_(self.quadratic.index_select(0, numbers))
         if block.own_masks is not None:
             values += peaks(self.log_stds.index_select(0, numbers).double())
             return (values * block.own_masks.index_select(0, images)).sum(1)

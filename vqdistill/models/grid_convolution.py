@@ -5,7 +5,7 @@ three taps is a product of polynomials, taken at n + 2 points. Two values padded
 three products (Karatsuba). Between a transform of the inputs, one of the taps and one of the
 products stand 36 products of matrices on 4×4 and 9 on 2×2, where all taps at all positions would be
 144 and 36. It is exact in exact arithmetic; the points are chosen so that rounding in float32 is at
-most some 2.5 times that of a sum over the taps.
+most some 2.5 times that of a sum of the terms one after the other.
 
 That is for training on CPUs. Elsewhere the libraries' convolutions are called: a trained model is
 evaluated by sums over the taps, and GPUs have convolutions of Winograd's of their own.

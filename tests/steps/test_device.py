@@ -1,0 +1,25 @@
+"""What a step tells PyTorch of the processor, each time in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+PRODUCTS = """
+import torch
+from vqdistill.steps.common import compute_device
+
+compute_device({threads})
+tiny = torch.full((2**20,), 1e-20)
+print((tiny * tiny).count_nonzero().item(), torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_below_the_smallest_normal_number_are_zero(threads):
+    """On all threads: a processor may take a hundred times as long for such a number."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRODUCTS.format(threads=threads)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["0", str(threads)]
