@@ -1,6 +1,7 @@
 """What all steps share: their command line, threads, device, randomness, and records."""
 
 import argparse
+import gc
 import hashlib
 import json
 import logging
@@ -18,6 +19,8 @@ from vqdistill.provenance import Stopwatch, environment, file_digest, sealed
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def run(
     schedulers send some time before they kill.
     """
     stopwatch = Stopwatch()
+    gc.freeze()  # what was imported stays to the end
+    gc.enable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=step.__doc__, prog=f"vqdistill.{step.__name__}")
     for name in files.split():
@@ -101,6 +106,7 @@ def run(
     )
     try:
         step(job)
+        log.info("done in %(wall_seconds)s s, at most %(peak_memory_mb)s MB", stopwatch.cost())
     except (InputError, TrainingError, OSError) as error:
         sys.exit(f"{job.step}: {error}")
     except KeyboardInterrupt:
