@@ -66,6 +66,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = [
         one.extra_info
         | {
+            "machine": report.machine(),
             "threads": THREADS,
             "seconds": one.stats.min / one.extra_info.get("share", 1.0),
             "rounds": one.stats.rounds,
@@ -78,7 +79,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     profiles = [row for one in finished for row in one.extra_info.get("profile", [])]
     if profiles:
-        pd.DataFrame(profiles).to_csv(RESULTS / "profile.csv", index=False)
+        profiles = pd.DataFrame(profiles).assign(machine=report.machine(), threads=THREADS)
+        profiles.to_csv(RESULTS / "profile.csv", index=False)
     for task, table in pd.DataFrame(rows).groupby("task") if rows else ():
         table = table.dropna(axis=1, how="all")
         table.round({"seconds": 6}).to_csv(RESULTS / f"{task}.csv", index=False)

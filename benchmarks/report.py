@@ -128,28 +128,39 @@ TRIED = """What was tried, by hand, outside this suite:
 
 - *Mixture.* Components are left out after the pixels that tell most of them, so the float32
   products are a fraction of the whole one; what remains is spread over preparing parameters,
-  gathering the pairs that matter, and comparing. Other sizes of cells, chunks and blocks, other
-  numbers of cells after which it is checked, and other shares at which pairs are taken one by one,
-  were no faster. Keeping the prepared parameters from call to call would help those who call again,
-  for three times the mixture's memory. The system takes 13 % of the time to hand out memory, less
-  with glibc told to keep it, as the steps of the workflow do. The same makes the peers vary: from
-  run to run of the committed tables' machine torch.distributions took between 11 and 66 s, the
-  broadcast between 4.6 and 6.3 s, for conditionals between 5.6 and 9.0 s. So the goals against
+  gathering the pairs that matter, and comparing. Sizes of cells, chunks and blocks, the numbers of
+  cells after which it is checked, and the share at which pairs are taken one by one are the fastest
+  of those that were tried. Keeping the prepared parameters from call to call would help those who
+  call again, for three times the mixture's memory. The system takes a tenth of the time to hand out
+  memory, less with glibc told to keep it, as the steps of the workflow do. The same makes the peers
+  vary: on one machine, an AMD EPYC, torch.distributions took between 11 and 66 s from run to run,
+  the broadcast between 4.6 and 6.3 s, for conditionals between 5.6 and 9.0 s. So the goals against
   these three are reached in some runs and missed in others.
 - *Conditionals.* Joint and marginal are a pass each, so that either leaves components out early;
   one pass of both took a third longer. Six masks are asked together: one by one they took twice
   as long, and after half of the pixels an eighth of the components still matter to some mask.
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
-  between them take the rest. Other block sizes were no faster. With dimensions in the order of the
-  EiNet authors' code (`units first`) the peer takes about twice as long at K = 10 and 20.
+  between them take the rest. Other block sizes were no faster, nor were several batches at once at
+  small K. On the AMD EPYC the ratio to the quicker peer was 3.5. With dimensions in the order of
+  the EiNet authors' code (`units first`) the peer takes about twice as long at K = 10 and 20.
 - *VQ-VAE.* The 3×3 convolutions of the residual blocks are Winograd's, the last layer is a plain
   convolution to blocks of pixels; strided convolutions of oneDNN take most of what is left.
   Products of unfolded images instead of them, or convolutions of blocks as in the last layer,
   were slower; weights kept in channels-last order gained nothing. Rows of four take six products;
   a search by least squares found five only with coefficients that grow without bound.
-- *Quick preset.* Its steps compute for a second or two, and importing PyTorch takes as long. A
-  step that makes no table doesn't import pandas either. Fewer, longer steps would save more, but
-  then less could be kept when a setting changes.
+- *CM.* Two thirds of a step of the laptop preset are convolutions and batch norms of maps with 8
+  to 32 channels. Transposed convolutions as convolutions to blocks of pixels, as in the VQ-VAE's
+  last layer, took as long for the last layer and twice as long for the others.
+- *Quick preset.* Its steps compute for two seconds or so, and starting them takes more than one,
+  nearly all of it PyTorch's import. Not looking for garbage meanwhile took 0.4 s off each; a step
+  that makes no table doesn't import pandas either. A server that forks steps from a process in
+  which PyTorch is imported would save most of the rest, but it would stand between Snakemake and
+  every signal, limit and measurement of a job. Fewer, longer steps would save more too, but then
+  less could be kept when a setting changes.
+- *Laptop preset.* With the settings of its first reference, one seed of each, on one machine after
+  the other, scaled to five seeds: 100 core-minutes by the code of then (`74037ad`), 66 by that
+  of now (`f5fd58d`). Of these VQ-VAEs take 20, evaluations 19, baselines 17 and
+  priors 8: small networks, in whose profiles no operation takes more than a fourth.
 """
 
 
@@ -159,11 +170,12 @@ def write(results: Path, docs: Path) -> None:
     parts = [
         "# How fast it is\n",
         "Written by `uv run pytest benchmarks` from `results/benchmarks/*.csv`. All times of a"
-        f" task are from one run on one machine (of the last run: {_machine(tables)}), with the"
-        " same number of threads for all, the least of several rounds after one that warms up, or"
-        " of a single round where one takes long (`rounds`), and for peers the fastest of several"
-        " chunk sizes. Slow peers were timed on a part of the work and scaled (`share`). The goal"
-        " is how many times faster vqdistill should be.\n",
+        " task are from one run on one machine, with the same number of threads for all, the least"
+        " of several rounds after one that warms up, or of a single round where one takes long"
+        " (`rounds`), and for peers the fastest of several chunk sizes. Slow peers were timed on a"
+        " part of the work and scaled (`share`). The goal is how many times faster vqdistill"
+        " should be.\n",
+        _machines(tables),
         _goals(tables),
         TRAINED,
         _commands(tables),
@@ -192,10 +204,24 @@ def rounded(value: float) -> str:
     return f"{value:.3g}" if value < 10 else f"{float(f'{value:.2g}'):,.0f}"
 
 
-def _machine(tables: dict[str, pd.DataFrame]) -> str:
-    threads = next(iter(tables.values()))["threads"].iloc[0]
+def machine() -> str:
+    """What the benchmarks run on, and with."""
     facts = environment("cpu")
-    return f"{facts['hardware']}; {threads} threads; PyTorch {facts['libraries']['torch']}"
+    return f"{facts['hardware']}, PyTorch {facts['libraries']['torch']}"
+
+
+def _machines(tables: dict[str, pd.DataFrame]) -> str:
+    """Which tasks were last run on which machine, with how many threads."""
+    tasks = pd.DataFrame(
+        [
+            (f"{table['machine'].iloc[0]}, {table['threads'].iloc[0]} threads", name)
+            for name, table in tables.items()
+            if "machine" in table
+        ],
+        columns=["machine", "task"],
+    )
+    parts = [f"{where}: {', '.join(of['task'])}" for where, of in tasks.groupby("machine")]
+    return "Where they were last run: " + "; ".join(parts) + ".\n"
 
 
 def _goals(tables: dict[str, pd.DataFrame]) -> str:

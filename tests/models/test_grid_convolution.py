@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vqdistill.models.grid_convolution import GridConvolution, Pointwise, maps_of, transforms
 
 GRIDS = [(2, 2), (4, 4), (2, 4)]
+ROUNDING = {(2, 2): 1.3, (4, 4): 3.0, (2, 4): 2.0}  # of that of the terms one after the other
 SIZES = [(1, 1), (3, 5), (64, 33)]
 
 
@@ -56,7 +57,7 @@ def one_after_the_other(maps, weight):
 @pytest.mark.parametrize("grid", GRIDS)
 @torch.no_grad()
 def test_rounding_is_that_of_a_sum_over_the_taps(grid):
-    """In float32 within three times the error of adding the terms one after the other.
+    """In float32, against the error of adding the terms one after the other.
 
     Libraries' convolutions add in blocks, which round less, each in its own way.
     """
@@ -64,8 +65,8 @@ def test_rounding_is_that_of_a_sum_over_the_taps(grid):
     exact = F.conv2d(maps.double(), convolution.weight.double(), padding=1)
     plain = one_after_the_other(maps, convolution.weight)
     ours = as_maps(convolution(features), grid)
-    assert not torch.equal(ours, plain)
-    assert (ours - exact).norm() < 3 * (plain - exact).norm()
+    assert not torch.equal(ours, F.conv2d(maps, convolution.weight, padding=1))
+    assert (ours - exact).norm() < ROUNDING[grid] * (plain - exact).norm()
 
 
 def test_trained_models_sum_over_the_taps():

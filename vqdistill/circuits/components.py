@@ -85,9 +85,9 @@ def chunks(components: Components, n_components: int) -> Iterator[Chunk]:
         start, size = stop, min(2 * size, COMPONENT_CHUNK)
 
 
-def quadratic_terms(log_stds: Tensor) -> Tensor:
-    """−1 / 2σ²."""
-    return (-2 * log_stds).exp_().mul_(-0.5)
+def quadratic_terms(log_stds: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """−1 / 2σ², in the type of log σ, which doubles without rounding, or in a longer one."""
+    return (-2 * log_stds).to(dtype).exp_().mul_(-0.5)
 
 
 def peaks(log_stds: Tensor) -> Tensor:

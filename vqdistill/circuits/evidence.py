@@ -5,6 +5,7 @@ Cells of the pixels that tell most of which components are near come first.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from vqdistill.circuits.components import Components
 
-IMAGE_BLOCK = 4096  # images at once, under one mask
-CELL = 112  # pixels after which components may be left out, under one mask
+IMAGE_BLOCK = 2048  # images at once
+SCORED_ROWS = 4096  # images at once times masks
+CELL = 112  # pixels after which components may be left out, where all images share one mask
 SAMPLE = 32  # images, and components, that pixels are ordered by
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 
@@ -54,7 +56,8 @@ class Evidence:
         for mask in masks:
             patterns = (2 * patterns + mask[order]).unique(return_inverse=True)[1]
         cells, members = [order[:0]], [masks[:, :0]]
-        size = CELL if len(masks) == 1 else len(order)
+        shared = own_masks is None and len(masks) == 1
+        size = CELL if shared else len(order)
         for number in patterns.unique():
             pixels = order[patterns == number]
             pattern = masks[:, pixels[:1]]
@@ -66,8 +69,13 @@ class Evidence:
         for cell in cells[1:]:
             self.cells.append(slice(start, start + len(cell)))
             start += len(cell)
-        n_cells = len(self.cells) if own_masks is None and len(masks) == 1 else 0
+        n_cells = len(self.cells) if shared else 0
         self.checks = [stop for stop in sorted({1, 2, (n_cells + 1) // 2}) if stop < n_cells]
+
+    @cached_property
+    def observed(self) -> Tensor:
+        """The masks of the P pixels [M, P] float64, where images share them."""
+        return self.masks[:, self.pixels].double()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -78,7 +86,7 @@ class Evidence:
 
     def blocks(self) -> list[Block]:
         """The images in blocks."""
-        size = max(1, IMAGE_BLOCK // len(self.members))
+        size = max(1, min(IMAGE_BLOCK, SCORED_ROWS // len(self.members)))
         return [self._block(rows) for rows in blocks(len(self.x), size)]
 
     def _block(self, rows: slice) -> Block:

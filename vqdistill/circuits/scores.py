@@ -35,7 +35,8 @@ from vqdistill.circuits.components import (
 from vqdistill.circuits.evidence import NEGLIGIBLE, Block, Evidence, blocks
 from vqdistill.errors import InputError
 
-GATHERED_PAIRS = 64  # whose pixels fit in a core's cache
+GATHERED_PAIRS = 64  # at a time, whose pixels fit in a core's cache
+GATHERED_ON_GPU = 2**14
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
 DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
@@ -103,7 +104,7 @@ class Scorer:
     @cached_property
     def quadratic(self) -> Tensor:
         """−1 / 2σ² [n, P], float64."""
-        return (-2 * self.log_stds).double().exp_().mul_(-0.5)
+        return quadratic_terms(self.log_stds, torch.float64)
 
     @cached_property
     def exact_terms(self) -> tuple[list[Tensor], Tensor]:
@@ -149,7 +150,7 @@ class Scorer:
             most = torch.add(possible[stop], scores[0], alpha=1 - self.rounding)
             alive = most > needed[:, None]
             if alive.count_nonzero() < SPARSE_SHARE * alive.numel():
-                few = self.finished(block, scores[0], alive, possible[stop:], needed)
+                few = self.finished(block, scores[0], alive, stop, possible[stop + 1 :], needed)
                 yield 0, self.among_few(block, *few, log_weights, floor[0])
                 return
         scores = self.scores(block, slice(done, None), scores)
@@ -176,16 +177,22 @@ class Scorer:
         return total if earlier is None else earlier.add_(total)
 
     def finished(
-        self, block: Block, scores: Tensor, alive: Tensor, possible: Tensor, needed: Tensor
+        self,
+        block: Block,
+        scores: Tensor,
+        alive: Tensor,
+        done: int,
+        possible: Tensor,
+        needed: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, components and scores [P] of the pairs that are `alive` after all cells.
+        """Images, components and scores [P] of the pairs that are `alive` before the last cell.
 
-        scores, alive: [B, n], after some cells; possible: [cells to come, n], what a score before
-        each can still be at most, but for itself; needed: [B], what it must be.
+        scores, alive: [B, n], after the `done` first cells; possible: [cells to come but one, n],
+        what a score after each can still be at most, but for itself; needed: [B], what it must be.
         """
         images, numbers = alive.nonzero().T.contiguous()
-        values, cells = scores[images, numbers], slice(-len(possible), None)
-        parts = zip(block.features[cells], self.weights[cells], [*possible[1:], None], strict=True)
+        values, cells = scores[images, numbers], slice(done, None)
+        parts = zip(block.features[cells], self.weights[cells], [*possible, None], strict=True)
         for features, weights, high in parts:
             counts = images.bincount(minlength=len(scores)).cumsum(0)
             ends = torch.cat([counts.new_zeros(1), counts])
@@ -268,7 +275,8 @@ class Scorer:
     def one_by_one(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
         """log p_n(x_o) [P] of pairs, as many at a time as the cache holds."""
         values = images.new_empty(len(images), dtype=torch.float64)
-        for pairs in blocks(len(images), GATHERED_PAIRS):
+        at_once = GATHERED_PAIRS if images.device.type == "cpu" else GATHERED_ON_GPU
+        for pairs in blocks(len(images), at_once):
             values[pairs] = self.of_pairs(block, mask, images[pairs], numbers[pairs])
         return values
 
@@ -281,8 +289,7 @@ class Scorer:
         if block.own_masks is not None:
             values += peaks(self.log_stds.index_select(0, numbers).double())
             return (values * block.own_masks.index_select(0, images)).sum(1)
-        observed = self.known.masks[mask, self.known.pixels]
-        return values @ observed.double() + self.peaks[mask, numbers]
+        return values @ self.known.observed[mask] + self.peaks[mask, numbers]
 
 
 def factor_rounding(device: torch.device) -> float:

@@ -133,8 +133,10 @@ def compute_device(threads: int) -> "torch.device":
     """The GPU if there is one, else the CPU with exactly `threads` threads."""
     import torch
 
-    torch.set_flush_denormal(True)  # numbers below 1e-38, which processors take a hundred times
-    torch.set_num_threads(threads)  # as long for; before there are threads, which take it over
+    # Numbers below 1e-38 are zeros, for which some processors take a hundred times as long. Before
+    # there are other threads, which take it over.
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")  # the error of a shorter type would show at
     torch.backends.cudnn.allow_tf32 = False  # standard deviations of 1e-3
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
