@@ -128,6 +128,16 @@ def test_plateau_from_the_gain_per_doubling():
     assert set(found["verdict"]) == {"reproduced"}
 
 
+def test_plateau_where_a_seed_has_no_first_gain():
+    bpd = {1: 10.0, 2: 8.0, 4: 7.0, 16: 6.9, 32: 6.88}
+    lost = {**bpd, 1: 6.0}
+    rows = [("dmbs", "4x4", n, n, s, (lost if s else bpd)[n]) for n in bpd for s in range(3)]
+    last, ratio = rows_of(4, table(rows)).itertuples()
+    assert float(last.value) == pytest.approx(0.02)
+    assert (ratio.value, ratio.verdict) == ("-", "undecided")
+    assert ratio.measure.endswith("not defined, where the first gain nothing")
+
+
 def test_einet_is_interpolated_over_log_parameters_in_the_overlap_only():
     rows = []
     for seed in range(2):

@@ -93,6 +93,10 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+GAIN_RATIO = "last two doublings / first two"
+NOT_MEASURED = "not measured in this experiment"
+
+
 @dataclass(frozen=True)
 class Tables:
     """What the claims are tested on; a table that an experiment lacks is empty."""
@@ -197,11 +201,12 @@ def claim_4(density: pd.DataFrame) -> list[dict]:
         gains = gains / np.diff(np.log2(curve.columns.to_numpy(dtype=float)))
         last = gains[:, -1] if gains.shape[1] else []
         first = gains[:, :2].sum(axis=1)
-        comparable = gains.shape[1] >= 4 and (first > 0).all()
-        ratio = gains[:, -2:].sum(axis=1) / first if comparable else []
+        enough, gained = gains.shape[1] >= 4, (first > 0).all()  # in each seed
+        ratio = gains[:, -2:].sum(axis=1) / first if enough and gained else []
+        missing = NOT_MEASURED if gained else "not defined, where the first gain nothing"
         rows += [
             _row(4, f"BPD that the last doubling of N gains {name}", last, "last gain"),
-            _row(4, f"gain of {name}: last two doublings / first two", ratio, "gain ratio"),
+            _row(4, f"gain of {name}: {GAIN_RATIO}", ratio, "gain ratio", missing),
         ]
     return rows or [_row(4, "BPD that the last doubling of N gains", [], "last gain")]
 
@@ -274,13 +279,13 @@ def claim_8(costs: pd.DataFrame) -> list[dict]:
     return rows or [_row(8, "prior evaluations of DMBS / NHWK", [], "evaluations per NHWK")]
 
 
-def _row(claim: int, measure: str, values, threshold: str) -> dict:
-    """One row of claims.csv from a measure's values, one per seed (none: not measured)."""
+def _row(claim: int, measure: str, values, threshold: str, missing: str = NOT_MEASURED) -> dict:
+    """One row of claims.csv from a measure's values, one per seed (none: why they are missing)."""
     rule, values = THRESHOLDS[threshold], np.asarray(values, dtype=np.float64)
     row = {"claim": claim, "statement": STATEMENTS[claim], "measure": measure, "unit": rule.unit}
     row |= {"side": rule.side, "threshold": rule.value, "n_seeds": len(values)}
     if not len(values):
-        measure = f"{measure}: not measured in this experiment"
+        measure = f"{measure}: {missing}"
         row |= {"measure": measure, "value": "-", "low": "-", "high": "-"}
         return row | {"verdict": "undecided"}
     mean, low, high = t_interval(values)
