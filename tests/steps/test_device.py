@@ -18,7 +18,7 @@ print((tiny * tiny).count_nonzero().item(), torch.get_num_threads())
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_products_below_the_smallest_normal_number_are_zero(threads):
-    """On all threads: a processor may take a hundred times as long for such a number."""
+    """On all threads: a processor may take tens of times as long for such a number."""
     supported = torch.set_flush_denormal(True)
     torch.set_flush_denormal(False)
     if not supported:

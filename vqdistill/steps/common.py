@@ -133,7 +133,7 @@ def compute_device(threads: int) -> "torch.device":
     """The GPU if there is one, else the CPU with exactly `threads` threads."""
     import torch
 
-    # Numbers below 1e-38 are zeros, for which some processors take a hundred times as long. Before
+    # Numbers below 1e-38 are zeros: some processors take tens of times as long for them. Before
     # there are other threads, which take it over.
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
