@@ -47,12 +47,31 @@ class PixelCNNSettings:
 
 
 def gate(x: Tensor) -> Tensor:
-    """tanh(a) * sigmoid(b) of the two halves of the channels: [..., 2d] -> [..., d].
+    """tanh(a) * sigmoid(b) of the two halves of the channels: [..., 2d] -> [..., d]."""
+    return Gate.apply(x)
 
-    tanh(a) = 2 sigmoid(2a) - 1, a quarter of the time of the library's tanh and as exact beside 1.
-    """
-    a, b = x.chunk(2, dim=-1)
-    return (2 * torch.sigmoid(2 * a) - 1) * torch.sigmoid(b)
+
+class Gate(torch.autograd.Function):
+    """The gate, with tanh(a) = 2 sigmoid(2a) - 1, a quarter of the time of the library's tanh and
+    as exact beside 1; gradients of both halves are written into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=-1)
+        t, s = torch.sigmoid(2 * a).mul_(2).sub_(1), torch.sigmoid(b)
+        ctx.save_for_backward(t, s)
+        return t * s
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        t, s = ctx.saved_tensors
+        result = gradient.new_empty(*gradient.shape[:-1], 2 * gradient.shape[-1])
+        of_a, of_b = result.chunk(2, dim=-1)
+        through_a = gradient * s
+        through_b = through_a * t
+        torch.addcmul(through_a, through_b, t, value=-1, out=of_a)  # g s (1 - t²)
+        torch.addcmul(through_b, through_b, s, value=-1, out=of_b)  # g t s (1 - s)
+        return result
 
 
 def windows(x: Tensor, rows: range, columns: range) -> Tensor:
