@@ -5,7 +5,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.problems import BATCH, LEVELS, grey_images, images, mixture
 from benchmarks.test_einet import N_IMAGES, circuit
-from benchmarks.test_training import epoch, vqvae
+from benchmarks.test_training import epoch, prior_and_batches, vqvae
 from vqdistill.data import Batches
 from vqdistill.models.einet import zero_counts
 
@@ -27,11 +27,17 @@ def training(grid):
     return lambda: epoch(model, batches)
 
 
+def prior_training():
+    model, batches = prior_and_batches("4x4")
+    return lambda: epoch(model, batches)
+
+
 TASKS = {
     ("mixture", 4096): density,
     ("EiNet", 10): e_step,
     ("VQ-VAE 2x2", 256): lambda: training("2x2"),
     ("VQ-VAE 4x4", 256): lambda: training("4x4"),
+    ("prior 4x4", 256): prior_training,
 }
 
 

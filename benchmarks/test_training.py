@@ -126,6 +126,11 @@ def codes(grid):
     return vqvae(grid).eval().encode(images(len(grey_images())))
 
 
+def prior_and_batches(grid):
+    classes = torch.arange(len(grey_images())) % 10
+    return prior(grid), CodeBatches(codes(grid), classes, BATCH)
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_vqvae(timed, grid):
     model, batches = vqvae(grid), Batches(grey_images(), LEVELS, BATCH)
@@ -142,8 +147,7 @@ def test_vqvae_in_a_plain_loop(timed, grid):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_prior(timed, grid):
-    batches = CodeBatches(codes(grid), torch.arange(len(grey_images())) % 10, BATCH)
-    model = prior(grid)
+    model, batches = prior_and_batches(grid)
     timed(lambda: epoch(model, batches), f"prior {grid}", "vqdistill", K)
 
 

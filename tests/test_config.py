@@ -9,7 +9,9 @@ import yaml
 
 from vqdistill import config as experiment
 from vqdistill import data
+from vqdistill.datasets import DATASETS, Dataset
 from vqdistill.errors import InputError
+from vqdistill.models.settings import load_baseline
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = experiment.read_schema(ROOT / "workflow/schemas/config.schema.yaml")
@@ -244,16 +246,25 @@ def test_a_baseline_that_cannot_be_built_is_refused_before_anything_is_trained(w
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("method", "nested"), [("cm", False), ("einet", True)])
+def test_a_baseline_is_nested_where_it_has_no_size(method, nested, monkeypatch):
+    """`tabulate` expects models of every N of those without a size, and one of the others."""
+    monkeypatch.setattr(load_baseline(method), "NESTED", nested)
+    with pytest.raises(InputError, match=rf"baselines.{method}: .*NESTED is {nested}"):
+        experiment.check_buildable(checked(minimal()))
+
+
 @pytest.mark.parametrize("name", ["paper", "quick", "laptop"])
 def test_the_baselines_of_our_configurations_can_be_built(name):
     experiment.check_buildable(checked(paper() if name == "paper" else preset(name)))
 
 
-def test_image_shapes_are_those_of_the_data():
-    """They stand in two places, since checking a configuration must not import torch."""
-    assert experiment.IMAGE_SHAPES.keys() == data.LEVELS.keys()
-    digits = data.prepare("digits", None, 0, 1)["train_images"]
-    assert experiment.IMAGE_SHAPES["digits"] == digits.shape[1:]
+def test_the_digits_are_what_is_known_of_them():
+    arrays = data.prepare("digits", None, 0, 1)
+    n_train, *shape = arrays["train_images"].shape
+    found = Dataset(tuple(shape), int(arrays["levels"]), n_train, len(arrays["test_x"]))
+    assert DATASETS["digits"] == found
+    assert len(arrays["validation_x"]) == found.n_held_out
 
 
 def test_numbers_of_the_command_line():

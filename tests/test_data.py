@@ -11,6 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from vqdistill import data
+from vqdistill.datasets import DATASETS
 from vqdistill.errors import InputError
 from vqdistill.files import write_arrays
 
@@ -305,7 +306,7 @@ def test_mnist_is_split_at_the_last_images(monkeypatch):
     train = np.arange(7 * 784, dtype=np.uint64).astype(np.uint8).reshape(7, 28, 28), np.arange(7)
     test = train[0][:3], np.arange(3)
     monkeypatch.setattr(data, "_published_images", lambda *_: (train, test))
-    monkeypatch.setitem(data.N_HELD_OUT, "mnist", 2)
+    monkeypatch.setitem(DATASETS, "mnist", DATASETS["mnist"]._replace(n_held_out=2))
     arrays = data.prepare("mnist", None, 0, 4)
     np.testing.assert_array_equal(arrays["train_images"], train[0][:5])
     np.testing.assert_array_equal(arrays["train_labels"], range(5))
@@ -313,5 +314,4 @@ def test_mnist_is_split_at_the_last_images(monkeypatch):
     assert arrays["train_x"].shape == (4, 28, 28)
     np.testing.assert_array_equal(np.floor(256 * arrays["validation_x"]), train[0][5:])
     np.testing.assert_array_equal(np.floor(256 * arrays["test_x"]), test[0])
-    assert data.N_HELD_OUT["fashion_mnist"] == 10_000
-    assert data.LEVELS == {"mnist": 256, "fashion_mnist": 256, "digits": 17}
+    assert DATASETS["fashion_mnist"] == ((28, 28), 256, 50_000, 10_000)

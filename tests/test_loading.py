@@ -246,7 +246,8 @@ def test_a_continuous_mixture_of_no_components(results):
 
 
 def test_unknown_weights(results):
-    assert "weights: 'equal'" in refusal(results, "dmrs", n_components=2, weights="equal", **EXACT)
+    assert "found 'equal'" in refusal(results, "dmrs", n_components=2, weights="equal", **EXACT)
+    assert "its own" in refusal(results, "cm", n_components=2, weights="prior", seed=SEED)
 
 
 def test_weights_of_another_model(tmp_path):

@@ -14,14 +14,17 @@ import yaml
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
+from vqdistill.datasets import DATASETS
 from vqdistill.distillation import EXACT_METHOD, MAX_EXACT_LATENTS, method_names
 from vqdistill.errors import InputError
 from vqdistill.files import read_yaml
 from vqdistill.models.grids import check_channels, encoder_layers
-from vqdistill.models.settings import baseline_module, build_baseline, parse_grid
-
-IMAGE_SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "digits": (8, 8)}
-
+from vqdistill.models.settings import (
+    baseline_module,
+    build_baseline,
+    load_baseline,
+    parse_grid,
+)
 
 # As in the standard, but 1.0 is no integer: paths and tables are made from these numbers.
 Validator = validators.extend(
@@ -163,8 +166,14 @@ def check_buildable(config: dict[str, Any]) -> None:
     """
     import torch
 
-    shape = IMAGE_SHAPES[config["data"]["dataset"]]
-    for model, (method, _) in baselines(config).items():
+    shape = DATASETS[config["data"]["dataset"]].shape
+    for model, (method, size) in baselines(config).items():
+        module = load_baseline(method)
+        if bool(size) == module.NESTED:
+            raise InputError(
+                f"config: baselines.{method}: {module.__name__}.NESTED is {module.NESTED}; expected"
+                f" {not size}, since its Settings have {'a' if size else 'no'} size"
+            )
         try:
             with torch.device("meta"):
                 build_baseline(shape, baseline_settings(config, model))
@@ -210,7 +219,7 @@ def _check_teachers(config: dict[str, Any]) -> None:
 
 
 def _check_grid(config: dict[str, Any], grid: str, where: str) -> None:
-    shape, sides = IMAGE_SHAPES[config["data"]["dataset"]], parse_grid(grid)
+    shape, sides = DATASETS[config["data"]["dataset"]].shape, parse_grid(grid)
     try:
         layers, _ = encoder_layers(shape, sides)
     except InputError as error:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqdistill.datasets import DATASETS
 from vqdistill.errors import InputError
 from vqdistill.files import read_arrays
 from vqdistill.randomness import derived_seed
@@ -25,8 +26,6 @@ EVALUATED = ("test", "validation", "train")
 N_CLASSES = 10
 ENCODED_AT_ONCE = 1000
 BELOW_ONE = 1 - 2**-24  # the largest float32 below 1
-N_HELD_OUT = {"mnist": 10_000, "fashion_mnist": 10_000, "digits": 300}  # validation images
-LEVELS = {"mnist": 256, "fashion_mnist": 256, "digits": 17}
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -68,24 +67,24 @@ def prepare(dataset: str, root: str | None, noise_seed: int, training_part: int)
     """
     if dataset == "digits":
         train, test = _digits()
-    elif dataset in LEVELS:
+    elif dataset in DATASETS:
         train, test = _published_images(dataset, root)
     else:
-        raise InputError(f"data.dataset: {dataset!r} is not known; choose one of {list(LEVELS)}")
-    held_out = N_HELD_OUT[dataset]
+        raise InputError(f"data.dataset: {dataset!r} is not known; choose one of {list(DATASETS)}")
+    levels, held_out = DATASETS[dataset].levels, DATASETS[dataset].n_held_out
     splits = {
         "train": tuple(part[:-held_out] for part in train),
         "validation": tuple(part[-held_out:] for part in train),
         "test": test,
     }
-    arrays = {"dataset": np.array(dataset), "levels": np.array(LEVELS[dataset])}
+    arrays = {"dataset": np.array(dataset), "levels": np.array(levels)}
     arrays["train_images"] = splits["train"][0]
     for split, (images, labels) in splits.items():
         arrays[f"{split}_labels"] = labels.astype(np.int64)
         if split == "train":
             images = images[:training_part]
         noise = np.random.default_rng(derived_seed(noise_seed, f"noise {split}"))
-        arrays[f"{split}_x"] = dequantised(images, noise.random(images.shape), LEVELS[dataset])
+        arrays[f"{split}_x"] = dequantised(images, noise.random(images.shape), levels)
     content = hashlib.sha256()
     for name in sorted(arrays):
         content.update(np.ascontiguousarray(arrays[name]).tobytes())
@@ -180,7 +179,7 @@ def _digits() -> tuple:
     order = np.random.default_rng(0).permutation(len(digits.target))
     images = digits.images.astype(np.uint8)[order]
     labels = digits.target[order]
-    n = len(labels) - N_HELD_OUT["digits"]
+    n = len(labels) - DATASETS["digits"].n_held_out
     return (images[:n], labels[:n]), (images[n:], labels[n:])
 
 

@@ -121,22 +121,25 @@ def load(
     """A tractable model of a finished run, such as load('results/quick', 'dmbs', grid='4x4', …).
 
     Distilled models ('dmrs', 'dmbs', …) need grid, codebook_size and n_components; 'exm' needs grid
-    and codebook_size; 'cm' needs n_components; 'einet' needs size. weights: 'uniform' (Eq. 2, what
-    distilled models have unless told otherwise) or 'prior' (Eq. 1, what 'exm' has). Raises
-    InputError where the run holds no such model.
+    and codebook_size; 'cm' needs n_components; 'einet' and 'gmm' need size. weights, of models of a
+    VQ-VAE: 'uniform' (Eq. 2, what distilled models have unless told otherwise) or 'prior' (Eq. 1,
+    what 'exm' has). Raises InputError where the run holds no such model.
     """
     results = Path(results)
+    if weights not in ("", "uniform", "prior"):
+        raise InputError(f"weights: found {weights!r}, expected 'uniform' or 'prior'")
     if not grid:
         name = f"{method}-{size}" if size else method
         path = results / "models" / name / f"seed-{seed}" / "weights.safetensors"
-        return load_baseline_circuit(path, n_components, device)
+        circuit = load_baseline_circuit(path, n_components, device)
+        if weights:
+            raise InputError(f"weights: found {weights!r}, expected none: {method!r} has its own")
+        return circuit
     source = f"{grid}-K{codebook_size}"
     vqvae = load_vqvae(
         results / "models" / f"vqvae-{source}" / f"seed-{seed}" / "weights.safetensors", device
     )
     latents = results / "latents" / source / f"seed-{seed}" / f"{method}.npz"
-    if weights not in ("", "uniform", "prior"):
-        raise InputError(f"weights: {weights!r} is not known; expected 'uniform' or 'prior'")
     if method == "exm":
         log_prior = torch.from_numpy(read_arrays(latents)["log_prob"])
         return exact_mixture(vqvae, log_prior, uniform=weights == "uniform")

@@ -282,6 +282,18 @@ def test_changed_code_retrains_the_models_that_use_it(repository, tiny, tmp_path
 # provenance
 
 
+def test_a_run_is_compared_with_its_reference_as_often_as_it_is_asked(repository, tiny, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny, folder)
+    configs = (repository / "config.yaml", folder / "tiny.yaml")
+    snakemake(repository, folder, "reference", "--configfile", *configs)
+    for _ in range(2):
+        said = snakemake(repository, folder, "compare", "--configfile", *configs)
+        found = re.findall(r"(\d+) of +(\d+) models agree; largest difference (\S+) bits", said)
+        assert len(found) == 9  # methods and grids
+        assert all(agree == models and float(most) == 0 for agree, models, most in found)
+
+
 def records(folder: Path) -> list[Path]:
     return sorted((folder / "results/tiny").rglob(RECORD))
 

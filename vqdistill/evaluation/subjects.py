@@ -54,7 +54,7 @@ class Subject:
         }
 
     def n_parameters(self, n_components: int) -> int:
-        """Parameters of one of its models, counted by walking the circuit."""
+        """Parameters of one of its models, as a walk over the circuit counts them."""
         if self.sizes:
             return mixture_parameters(n_components, self.circuit.n_variables)
         return self.circuit.n_parameters

@@ -13,11 +13,9 @@ import numpy as np
 import pandas as pd
 
 from vqdistill.config import baselines, teachers
+from vqdistill.datasets import DATASETS, Dataset
 from vqdistill.distillation import EXACT_METHOD
 
-TRAINING_IMAGES = {"mnist": 50_000, "fashion_mnist": 50_000, "digits": 1197}
-HELD_OUT_IMAGES = {"mnist": 10_000, "fashion_mnist": 10_000, "digits": 300}
-SIDES = {"mnist": 28, "fashion_mnist": 28, "digits": 8}
 START_SECONDS = 5.0  # at most, of Python and the libraries, in every job
 PASSES = 3  # forwards and backwards, in forwards
 MASKS = 5
@@ -137,16 +135,20 @@ def _epochs(config: dict[str, Any], rule: str, name: str = "-") -> int:
 
 def _training(config: dict[str, Any], rule: str, name: str = "-") -> float:
     """Forward passes of one image that a training takes."""
-    return PASSES * _epochs(config, rule, name) * TRAINING_IMAGES[config["data"]["dataset"]]
+    return PASSES * _epochs(config, rule, name) * _dataset(config).n_train
+
+
+def _dataset(config: dict[str, Any]) -> Dataset:
+    return DATASETS[config["data"]["dataset"]]
 
 
 def _variables(config: dict[str, Any]) -> int:
-    return SIDES[config["data"]["dataset"]] ** 2
+    return math.prod(_dataset(config).shape)
 
 
 def _queries(config: dict[str, Any]) -> float:
     """Pixels of all images whose likelihood an evaluation asks for: once, and for each mask."""
-    images = HELD_OUT_IMAGES[config["data"]["dataset"]]
+    images = _dataset(config).n_held_out
     asked = 2 * images + config["data"]["training_part"] + MASKS * images
     return float(asked * _variables(config))
 
@@ -160,7 +162,7 @@ def _shape(source: str) -> tuple[int, int]:
 def _vqvae(config: dict[str, Any], source: str) -> tuple[float, int]:
     positions, codes = _shape(source)
     channels = config["vqvae"]["channels"][source.partition("-")[0]]
-    side, inputs, work, parameters = SIDES[config["data"]["dataset"]], 1, 0.0, 0
+    side, inputs, work, parameters = _dataset(config).shape[0], 1, 0.0, 0
     for outputs in channels:
         side = max(math.ceil(side / 2), math.isqrt(positions))
         weights = 2 * 16 * inputs * outputs  # encoder and decoder
@@ -214,19 +216,19 @@ def _baseline(config: dict[str, Any], method: str, size: int) -> tuple[float, in
     section = config["baselines"][method]
     own, variables = section["settings"], _variables(config)
     images = PASSES * (config["training"] | section["training"])["max_epochs"]
-    images *= TRAINING_IMAGES[config["data"]["dataset"]]
+    images *= _dataset(config).n_train
     if method == "cm":
         channels = [own.get("latent_dimension", 16), *own.get("channels", [128, 64, 32, 2])]
         weights = [9 * a * b + 10 * b * b for a, b in pairwise(channels)]
         weights[-1] -= 10 * channels[-1] ** 2  # no residual block after the last
-        sides = [SIDES[config["data"]["dataset"]] >> n for n in reversed(range(len(weights)))]
+        sides = [_dataset(config).shape[0] >> n for n in reversed(range(len(weights)))]
         decoder = sum(w * side**2 for w, side in zip(weights, sides, strict=True))
         batch = (config["training"] | section["training"])["batch_size"]
         points = own.get("points", 16384)
         work = points * (decoder / batch + 2 * variables)
         return images * work, sum(weights), float(max(config["n_components"]))
     if method == "einet":
-        pieces = math.ceil(SIDES[config["data"]["dataset"]] / own.get("pixels_per_step", 4))
+        pieces = math.ceil(_dataset(config).shape[0] / own.get("pixels_per_step", 4))
         splits = sum((pieces + 1 - a) * (a - 1) for a in range(1, pieces + 1))
         partitions = 2 * splits * pieces * (pieces + 1) // 2
         sums = partitions * size**3 + variables * size
@@ -241,15 +243,15 @@ def _classifier(config: dict[str, Any]) -> float:
 
 def _disk_mb(config: dict[str, Any], row: dict[str, Any]) -> float:
     """What a job leaves on disk: weights, codes, latents; of the rest a megabyte."""
-    dataset, rule = config["data"]["dataset"], row["rule"]
+    dataset, rule = _dataset(config), row["rule"]
     size = 1e6
     if rule == "prepare_data":
-        kept = 2 * HELD_OUT_IMAGES[dataset] + config["data"]["training_part"]
-        size += (TRAINING_IMAGES[dataset] + 4 * kept) * _variables(config)
+        kept = 2 * dataset.n_held_out + config["data"]["training_part"]
+        size += (dataset.n_train + 4 * kept) * _variables(config)
     elif rule.startswith("train"):
         size += 4 * row["parameters"]
         if rule == "train_vqvae":
-            images = TRAINING_IMAGES[dataset] + HELD_OUT_IMAGES[dataset]
+            images = dataset.n_train + dataset.n_held_out
             size += 8 * images * _shape(row["name"])[0]
     elif rule == "distil":
         selected = _selected(config, row["name"]) * (_shape(row["name"])[0] + 3)
