@@ -149,6 +149,18 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
         assert figure.get_size_inches()[0] <= style.PAGE_WIDTH
 
 
+def test_training_figure_leaves_a_single_jump_out_but_no_best_epoch():
+    history = history_table(models=["cm"])
+    quiet = figures.training_figure(history).axes[0].get_ylim()
+    jump = (history["seed"] == 1) & (history["epoch"] == 20)
+    history.loc[jump, "validation_loss"] = 1e6
+    low, high = figures.training_figure(history).axes[0].get_ylim()
+    assert low == pytest.approx(quiet[0], abs=20)
+    assert high < quiet[1] + 1000
+    history["best"] = jump
+    assert figures.training_figure(history).axes[0].get_ylim()[1] > 1e6
+
+
 def test_scores_figure_shows_the_tables_values():
     scores = inpainting_summary(inpainting_table(density_table(FEW, components=[1, 4])))
     axes = figures.scores_figure(scores).axes[0]

@@ -23,8 +23,8 @@ TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#000000"
 def training_figure(history: pd.DataFrame) -> Figure:
     """Training and validation loss against the epoch, one panel a model, one thin line a seed.
 
-    The axis of each panel leaves out what is far above its later epochs, so that the end of the
-    training can be read.
+    The axis of each panel leaves out what is far above most of its later epochs, so that the end
+    of the training can be read.
     """
     models = sorted(history["model"].unique(), key=model_order)
     columns = min(4, len(models))
@@ -94,12 +94,18 @@ def codebook_figure(codebook: pd.DataFrame) -> Figure:
 
 
 def _readable(table: pd.DataFrame) -> tuple[float, float]:
-    """Range of the losses of the later three quarters of the epochs, and a margin."""
+    """Range of the losses of the later three quarters of the epochs, and a margin.
+
+    What is above the upper quartile by more than three times the quartiles' distance is left out,
+    but not a best epoch.
+    """
     later = table[table["epoch"] >= table["epoch"].min() + 0.25 * np.ptp(table["epoch"])]
     best = table.loc[table["best"].astype(bool), "validation_loss"].to_numpy()
     losses = np.concatenate([later["train_loss"], later["validation_loss"], best])
-    margin = 0.08 * max(np.ptp(losses), 1e-6 * max(1.0, abs(losses).max()))
-    return losses.min() - margin, losses.max() + 3 * margin
+    lower, upper = np.quantile(losses, [0.25, 0.75])
+    low, high = losses.min(), min(losses.max(), max(best.max(), upper + 3 * (upper - lower)))
+    margin = 0.08 * max(high - low, 1e-6 * max(1.0, abs(losses).max()))
+    return low - margin, high + 3 * margin
 
 
 def _used(used: pd.DataFrame, codes: int) -> str:
