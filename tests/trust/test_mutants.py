@@ -38,14 +38,14 @@ MUTANTS = [
     ),
     Mutant(
         "first layer with mask B",
-        "models.pixelcnn:GatedLayer.__init__",
+        "models.gated_layer:GatedLayer.__init__",
         "end = 0 if first else 1",
         "end = 1",
         "prior_is_causal",
     ),
     Mutant(
         "residual around mask A",
-        "models.pixelcnn:GatedLayer.forward",
+        "models.gated_layer:GatedLayer.forward",
         "out if self.first else out + h",
         "out + h",
         "prior_is_causal",
