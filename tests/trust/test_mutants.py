@@ -326,15 +326,15 @@ MUTANTS = [
     Mutant(
         "float32 where float64 is needed",
         "circuits.scores:Scorer.of_pairs",
-        "values.sub_(self.means.index_select(0, numbers)).square_()",
+        "values.sub_(self.exact_means.index_select(0, numbers)).square_()",
         "values = values.float().sub_(self.means.index_select(0, numbers)).square_().double()",
         "log_likelihoods_on_mnist_are_exact",
     ),
     Mutant(
         "components dropped that matter",
-        "circuits.scores:Scorer.among_all",
-        "so_far[:, None] - NEGLIGIBLE",
-        "so_far[:, None] - 0.5",
+        "circuits.screening:near_the_largest",
+        "largest[:, images] - NEGLIGIBLE",
+        "largest[:, images] - 0.5",
         "density_integrates_to_one",
     ),
 ]

@@ -33,22 +33,32 @@ from vqdistill.circuits.components import (
     quadratic_terms,
 )
 from vqdistill.circuits.evidence import NEGLIGIBLE, Block, Evidence, blocks
+from vqdistill.circuits.screening import (
+    Bounds,
+    among_all,
+    factor_rounding,
+    near_the_largest,
+    rounding_bound,
+    segments,
+)
 from vqdistill.errors import InputError
 
-GATHERED_PAIRS = 64  # at a time, whose pixels fit in a core's cache
+GATHERED_PAIRS = 64  # at a time and thread, whose pixels fit in a core's cache
 GATHERED_ON_GPU = 2**14
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
 DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
 NARROWEST = 1e-16  # standard deviation, for products that float32 can hold
-FLOAT32_ROUNDING = 0.5 * torch.finfo(torch.float32).eps
 CANCELLING = 1e11  # nats of terms of opposite signs, above which float64 is off by 1e-4 nats or so
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
 
 class Pairs(NamedTuple):
-    """Images and components that can matter to each other, the images ascending."""
+    """Images and components that can matter to each other.
+
+    The images ascend, within each part of the chunk where sums are also taken up to some ends.
+    """
 
     images: Tensor  # [P], within the block
     numbers: Tensor  # [P], within the chunk
@@ -102,6 +112,11 @@ class Scorer:
         return -sums - HALF_LOG_TWO_PI * sums.new_tensor(sizes)[:, None]
 
     @cached_property
+    def exact_means(self) -> Tensor:
+        """μ [n, P], float64."""
+        return self.means.double()
+
+    @cached_property
     def quadratic(self) -> Tensor:
         """−1 / 2σ² [n, P], float64."""
         return quadratic_terms(self.log_stds, torch.float64)
@@ -109,9 +124,8 @@ class Scorer:
     @cached_property
     def exact_terms(self) -> tuple[list[Tensor], Tensor]:
         """Weights of all cells and offsets [M, n], float64."""
-        means = self.means.double()
-        linear = self.quadratic * means
-        square = linear * means
+        linear = self.quadratic * self.exact_means
+        square = linear * self.exact_means
         weights = self.known.weights(self.quadratic, linear, square + peaks(self.log_stds.double()))
         if self.known.own_masks is not None:
             return weights, torch.zeros_like(self.peaks)
@@ -151,11 +165,14 @@ class Scorer:
             alive = most > needed[:, None]
             if alive.count_nonzero() < SPARSE_SHARE * alive.numel():
                 few = self.finished(block, scores[0], alive, stop, possible[stop + 1 :], needed)
-                yield 0, self.among_few(block, *few, log_weights, floor[0])
+                bounds = self.bounds(0, log_weights, floor[0])
+                images, numbers, _ = near_the_largest(*few, bounds)
+                yield 0, self.evaluated(block, 0, images, numbers)
                 return
         scores = self.scores(block, slice(done, None), scores)
         for mask, of_mask in enumerate(scores):
-            yield mask, self.among_all(block, of_mask, mask, log_weights, floor[mask], ends)
+            bounds = self.bounds(mask, log_weights, floor[mask])
+            yield mask, self.evaluated(block, mask, *among_all(of_mask, bounds, ends))
 
     def scores(self, block: Block, cells: slice, earlier: Tensor | None = None) -> Tensor:
         """What some cells contribute to log p_n(x_o) under each mask [M, B, n], in float32.
@@ -208,63 +225,12 @@ class Scorer:
                 )
         return images, numbers, values
 
-    def among_few(
-        self,
-        block: Block,
-        images: Tensor,
-        numbers: Tensor,
-        scores: Tensor,
-        log_weights: Tensor,
-        floor: Tensor,
-    ) -> Pairs:
-        """Those of some pairs that can matter, from their scores [P], under one mask."""
-        keep = torch.zeros_like(images, dtype=torch.bool)
-        for low, high, so_far in self.bounds(0, log_weights, floor):
-            least = low[numbers] + (1 + self.rounding) * scores
-            most = high[numbers] + (1 - self.rounding) * scores
-            largest = so_far.scatter_reduce(0, images, least, "amax")
-            keep |= most > largest[images] - NEGLIGIBLE
-        return self.evaluated(block, 0, images[keep], numbers[keep])
-
-    def bounds(
-        self, mask: int, log_weights: Tensor, floor: Tensor
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each weight vector what a score is added to, for the least and for the most that a
-        term can be [n], and the sum so far [B]; float32."""
+    def bounds(self, mask: int, log_weights: Tensor, floor: Tensor) -> Bounds:
+        """What the terms of each component are at least and at most; floor: [S, B]."""
         wide, narrow = 1 + self.rounding, 1 - self.rounding
         lowest = wide * self.offsets[mask] + log_weights - self.margins[mask]
         highest = narrow * self.offsets[mask] + log_weights + self.margins[mask]
-        parts = zip(lowest, highest, floor, strict=True)
-        return [(low.float(), high.float(), so_far.float()) for low, high, so_far in parts]
-
-    def among_all(
-        self,
-        block: Block,
-        scores: Tensor,
-        mask: int,
-        log_weights: Tensor,
-        floor: Tensor,
-        ends: Sequence[int],
-    ) -> Pairs:
-        """The pairs that can matter, from the scores [B, n] of all; floor: [S, B]."""
-        wide, narrow = 1 + self.rounding, 1 - self.rounding
-        bounds = self.bounds(mask, log_weights, floor)
-        alive = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-        for _, high, so_far in bounds:
-            most = torch.add(high, scores, alpha=narrow).amax(1)
-            alive |= most > so_far - NEGLIGIBLE
-        rows = alive.nonzero().squeeze(1)
-        scores = scores[rows]
-        keep = torch.zeros_like(scores, dtype=torch.bool)
-        for low, high, so_far in bounds:
-            least = torch.add(low, scores, alpha=wide)
-            most = torch.add(high, scores, alpha=narrow)
-            so_far = so_far[rows]
-            for part in segments(ends, len(low)):
-                so_far = torch.maximum(least[:, part].amax(1), so_far)
-                keep[:, part] |= most[:, part] > so_far[:, None] - NEGLIGIBLE
-        images, numbers = keep.nonzero(as_tuple=True)
-        return self.evaluated(block, mask, rows[images], numbers)
+        return Bounds(lowest.float(), highest.float(), wide, narrow, floor.float())
 
     def evaluated(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Pairs:
         """Pairs with their log p_n(x_o) in float64."""
@@ -275,7 +241,8 @@ class Scorer:
     def one_by_one(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
         """log p_n(x_o) [P] of pairs, as many at a time as the cache holds."""
         values = images.new_empty(len(images), dtype=torch.float64)
-        at_once = GATHERED_PAIRS if images.device.type == "cpu" else GATHERED_ON_GPU
+        on_cpu = images.device.type == "cpu"
+        at_once = GATHERED_PAIRS * torch.get_num_threads() if on_cpu else GATHERED_ON_GPU
         for pairs in blocks(len(images), at_once):
             values[pairs] = self.of_pairs(block, mask, images[pairs], numbers[pairs])
         return values
@@ -284,7 +251,7 @@ class Scorer:
         """log p_n(x_o) [P] of pairs, in float64 and from differences x − μ, so that nothing large
         cancels."""
         values = block.x.index_select(0, images).double()
-        values.sub_(self.means.index_select(0, numbers)).square_()
+        values.sub_(self.exact_means.index_select(0, numbers)).square_()
         values.mul_(self.quadratic.index_select(0, numbers))
         if block.own_masks is not None:
             values += peaks(self.log_stds.index_select(0, numbers).double())
@@ -292,46 +259,9 @@ class Scorer:
         return values @ self.known.observed[mask] + self.peaks[mask, numbers]
 
 
-def factor_rounding(device: torch.device) -> float:
-    """Roundoff of the factors of a float32 product, where PyTorch is told to use a shorter type."""
-    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    return {"tf32": 2.0**-11, "bf16": 2.0**-8}.get(backend.matmul.fp32_precision, 0.0)
-
-
-def rounding_bound(
-    peaks: Tensor, positive: Tensor, constants: Tensor, n_terms: int, factors: float
-) -> tuple[float, Tensor]:
-    """(r, m [M, n]) such that the float32 score s̃ of any image differs from s by ≤ m_n − r s̃.
-
-    peaks, positive, constants: [M, n], over the observed pixels Σ l, Σ max(l, 0) and Σ c, with
-    l = −log σ − ½ log 2π and c = l − ½q², q = μ/σ; factors: roundoff of a product's factors, beyond
-    that of float32.
-
-    A sum in which no term passes through more than F additions and products is off by at most
-    F u Σ|terms|, with the unit roundoff u. With z = (x − μ)/σ, the terms of a pixel are
-    −½(z + q)², (z + q) q and c. Their sizes add up to at most 3/2 z² + 5/2 q² + |c|, where
-    Σ z² = 2(Σ l − s) and |c| ≤ |l| + ½q². With q² = 2(l − c) and |l| = 2 max(l, 0) − l that is at
-    most 5 Σ max(l, 0) + 5 Σ l − 6 Σ c − 3s, for 3 Σ l ≤ 3 Σ max(l, 0).
-    """
-    # 8 for the factors, of which an exponential is off by 2 u, and for the sum
-    unit = (n_terms + 8) * FLOAT32_ROUNDING
-    unit += 2 * factors + factors**2
-    unit /= 1 - 3 * unit  # for s̃ in place of s in Σ z²
-    return 3 * unit, unit * (5 * positive + 5 * peaks - 6 * constants)
-
-
 def ends_within(chunk: Chunk, sizes: Sequence[int]) -> list[int]:
     """Where in the chunk the first `size` components end, for those sizes where they do."""
     return [size - chunk.start for size in sizes if 0 < size - chunk.start <= len(chunk.means)]
-
-
-def segments(ends: Sequence[int], n: int) -> Iterator[slice]:
-    """The slices that the ends within 0 … n cut it into."""
-    start = 0
-    for end in (*ends, n):
-        if end > start:
-            yield slice(start, end)
-            start = end
 
 
 def relevant_pairs(
