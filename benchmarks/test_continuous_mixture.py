@@ -13,6 +13,7 @@ from vqdistill.models.continuous_mixture import (
     gaussian_log_likelihoods,
     normal_points,
 )
+from vqdistill.models.softmax import log_sum_exp
 
 N_IMAGES = 128
 SIZES = [1024, 4096, 16384]  # integration points
@@ -36,7 +37,7 @@ def decoder(size: int) -> ContinuousMixture:
 def expanded(x, means, log_stds):
     """log p(x) by vqdistill's product of [x², x] with the precision-weighted means."""
     features = torch.cat([x.square(), x], 1)
-    return gaussian_log_likelihoods(features, means, log_stds).logsumexp(1)
+    return log_sum_exp(gaussian_log_likelihoods(features, means, log_stds.exp()))
 
 
 def broadcast(x, means, log_stds):

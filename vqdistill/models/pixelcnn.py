@@ -23,6 +23,7 @@ from vqdistill.data import N_CLASSES
 from vqdistill.errors import InputError
 from vqdistill.models.gated_layer import KERNEL, GatedLayer, gate, windows
 from vqdistill.models.settings import model_settings, parse_grid, settings_from
+from vqdistill.models.softmax import cross_entropy
 
 CHUNK_BYTES = 2**24  # of a full pass over some grids: what a core's caches hold, roughly
 CHUNK_POSITIONS = 1024  # at least, so that reading the weights doesn't count
@@ -110,7 +111,7 @@ class PixelCNN(nn.Module):
         codes: int64 [B, H, W], classes: int64 [B]. Nothing is random: the generator is not used.
         """
         logits = self(codes, classes)
-        loss = F.cross_entropy(logits.flatten(0, 2), codes.flatten())
+        loss = cross_entropy(logits.flatten(0, 2), codes.flatten())
         return loss, {"nats_per_code": loss.detach()}
 
     @torch.no_grad()

@@ -186,7 +186,7 @@ class Encoder(nn.Module):
         for layer, n_out in zip(layers, channels, strict=True):
             modules.append(nn.Conv2d(n_in, n_out, *layer[:3], bias=layer.bare))
             if not layer.bare:
-                modules += [nn.BatchNorm2d(n_out), nn.ReLU()]
+                modules += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
             n_in = n_out
         self.convolutions = nn.Sequential(*modules)
         self.blocks = nn.Sequential(Residual(grid, n_in), Residual(grid, n_in))
@@ -216,7 +216,7 @@ class Decoder(nn.Module):
             shape = (channels[i], outputs[i], kernel, stride, padding, missing)
             modules.append(deconvolution(*shape, bias=bare))
             if not bare:
-                modules += [nn.BatchNorm2d(outputs[i]), nn.ReLU()]
+                modules += [nn.BatchNorm2d(outputs[i]), nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*modules)
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.norm(self.convolution(x.relu()).flatten(0, 1))  # [H*W*B, C]
-        return x + self.last_norm(self.pointwise(rows.relu())).view_as(x)
+        return self.last_norm(self.pointwise(rows.relu_())).view_as(x).add_(x)
 
 
 def check_settings(settings: VQVAESettings) -> None:
