@@ -4,6 +4,7 @@ Each test times one implementation of one task at one size. At the end of the ru
 task go to results/benchmarks/<task>.csv, and docs/performance.md is written anew from all of them.
 """
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -22,9 +23,11 @@ SECONDS, FEWEST_ROUNDS, MOST_ROUNDS = 6.0, 3, 15
 
 
 @pytest.fixture(autouse=True, scope="session")
-def threads():
-    """All cores for everybody."""
+def process():
+    """All cores for everybody, and no looking for garbage among what was imported, as in steps."""
     torch.set_num_threads(THREADS)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
