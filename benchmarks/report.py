@@ -169,8 +169,9 @@ TRIED = """What was tried, by hand, outside this suite:
   longer.
 - *CM.* Three quarters of a step of the laptop preset are convolutions, batch norms and activations
   of maps with 8 to 32 channels. Gradients of the density in fewer passes, a log-sum-exp that keeps
-  the softmax, and activations in place took 9 % off. Transposed convolutions as convolutions to blocks of pixels, as in the VQ-VAE's
-  last layer, took as long for the last layer and twice as long for the others.
+  the softmax, and activations in place took 9 % off. Transposed convolutions as convolutions to
+  blocks of pixels, as in the VQ-VAE's last layer, took as long for the last layer and twice as long
+  for the others.
 - *Quick preset.* Its steps compute for two seconds or so, and starting them takes more than one,
   nearly all of it PyTorch's import. Not looking for garbage meanwhile took 0.4 s off each; a step
   that makes no table doesn't import pandas either. A server that forks steps from a process in

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture as Reference
 
+from vqdistill.circuits.evidence import evidence
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
 from vqdistill.models import gmm
@@ -81,6 +82,21 @@ def test_resume_equals_the_undisturbed_run(images):
         fresh.train_epoch(lambda loss: None)
     for name, tensor in undisturbed.weights().items():
         assert torch.equal(tensor, fresh.weights()[name])
+
+
+def test_small_batches_are_taken_together(images, monkeypatch):
+    """The components are prepared once for several, and the M-step is that of all at once."""
+    seen = []
+    monkeypatch.setattr(gmm, "ROWS", 250)
+    whole, parts = learner_of(images, 4), learner_of(images, 4)
+    everything = parts.batches
+    parts.batches = lambda generator: next(iter(everything(generator))).split(100)
+    whole.train_epoch(lambda loss: None)
+    monkeypatch.setattr(gmm, "evidence", lambda x, of: seen.append(len(x)) or evidence(x, of))
+    parts.train_epoch(lambda loss: None)
+    assert seen == [300, 300]
+    for name, tensor in whole.weights().items():
+        torch.testing.assert_close(parts.weights()[name], tensor, rtol=1e-6, atol=1e-6)
 
 
 def test_parameters_are_those_of_a_mixture(images):

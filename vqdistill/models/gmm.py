@@ -8,7 +8,7 @@ images, with responsibilities r_bn = p(n | x_b), and one M-step,
 with the deviations kept in [1e-3, 1].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ NESTED = False
 
 FIRST_STD = 0.3  # of all components before the first M-step
 FEWEST = 1e-6  # images; a component that is responsible for less stays as it is
-ROWS = 2000
+ROWS = 2000  # images at once, at least where there are so many
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class EMLearner:
         n, d = self.model.means.shape
         totals = self.model.means.new_zeros(n, 2 * d + 1, dtype=torch.float64)
         log_likelihood, n_images = 0.0, 0
-        for x in self.batches(self.generator):
+        for x in joined(self.batches(self.generator), ROWS):
             log_prob, responsibilities = expectation(self.model, x)
             x = x.double()
             features = torch.cat([torch.ones_like(x[:, :1]), x, x.square()], 1)
@@ -112,6 +112,19 @@ class EMLearner:
 
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
+
+
+def joined(batches: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
+    """The images of several batches at once, `rows` or more: the E-step prepares all components
+    for them, and what an epoch finds does not depend on its batches."""
+    held: list[Tensor] = []
+    for x in batches:
+        held.append(x)
+        if sum(map(len, held)) >= rows:
+            yield torch.cat(held)
+            held = []
+    if held:
+        yield torch.cat(held)
 
 
 def expectation(model: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor]:
