@@ -115,9 +115,9 @@ TASKS = {
 
 
 TRAINED = """Rows of VQ-VAEs and priors are one epoch over 1,797 digits of 28×28 pixels, in batches
-of 128, with the networks of the laptop preset. A plain loop is the same network in NCHW order with
-torch.distributions, fed by a DataLoader that transforms image by image; for priors it encodes the
-codes of each batch anew.
+of 128, with the networks of the laptop preset. A plain loop is the same network in NCHW order, with
+torch.distributions or masked convolutions, fed by a DataLoader that transforms image by image; for
+priors it encodes the codes of each batch anew.
 """
 
 COUNTED = """Counted are the operations that are carried out. Winograd's convolutions have fewer
@@ -163,10 +163,11 @@ TRIED = """What was tried, by hand, outside this suite:
   the batch as the last dimension, strided convolutions are products of rows as they lie in memory:
   a third of the library's time to the two channels of an image, a fifth less to 8 channels, but
   half as long again to 16 or more.
-- *Prior, 4×4.* On the EPYC the ratio was 2.1. Products of matrices are a third of an epoch; the
-  rest is spread over sums, copies, gates and the softmax. Gradients of a gate in one tensor took
-  5 % off, a cross-entropy that keeps the softmax 3 % more. `torch.compile` made a step a fifth
-  longer.
+- *Prior, 4×4.* With the layers of vqdistill in the plain loop, in place of masked convolutions, the
+  ratio was 1.9, on the EPYC 2.1: as much as is saved by images and codes that are prepared once.
+  Products of matrices are a third of an epoch; the rest is spread over sums, copies, gates and the
+  softmax. Gradients of a gate in one tensor took 5 % off, a cross-entropy that keeps the softmax
+  3 % more. `torch.compile` made a step a fifth longer.
 - *CM.* Three quarters of a step of the laptop preset are convolutions, batch norms and activations
   of maps with 8 to 32 channels. Gradients of the density in fewer passes, a log-sum-exp that keeps
   the softmax, and activations in place took 9 % off. Transposed convolutions as convolutions to

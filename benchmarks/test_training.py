@@ -106,6 +106,55 @@ class PlainVQVAE(torch.nn.Module):
         return nll + codebook + self.settings.commitment * commitment, {}
 
 
+class PlainGatedLayer(torch.nn.Module):
+    """A layer of a gated PixelCNN by masked convolutions, with the weights of one of ours."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, reach = layer, layer.horizontal.kernel_size[1] - 1
+        self.rows, self.columns = (reach, reach, reach, 0), (reach, 0, 0, 0)
+        self.register_buffer("row_mask", torch.ones(reach + 1, 1))
+        self.register_buffer("column_mask", torch.ones(reach + 1))
+        if layer.first:  # mask A
+            self.row_mask[-1] = self.column_mask[-1] = 0
+
+    def forward(self, v, h, classes):
+        layer, of_class = self.layer, self.layer.classes(classes)[:, :, None, None]
+        vertical = layer.vertical.weight * self.row_mask
+        horizontal = layer.horizontal.weight * self.column_mask
+        rows = F.conv2d(F.pad(v, self.rows), vertical, layer.vertical.bias)
+        columns = F.conv2d(F.pad(h, self.columns), horizontal, layer.horizontal.bias)
+        columns = columns + pointwise(rows, layer.to_horizontal)
+        out = pointwise(plain_gate(columns + of_class), layer.output)
+        return plain_gate(rows + of_class), out if layer.first else out + h
+
+
+def pointwise(maps, linear):
+    return F.conv2d(maps, linear.weight[:, :, None, None], linear.bias)
+
+
+def plain_gate(maps):
+    a, b = maps.chunk(2, 1)
+    return a.tanh() * b.sigmoid()
+
+
+class PlainPixelCNN(torch.nn.Module):
+    """The same prior as tutorials write it: masked convolutions of maps [B, C, H, W]."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.embedding, self.head = network.embedding, network.head
+        self.layers = torch.nn.ModuleList(map(PlainGatedLayer, network.layers))
+
+    def loss(self, codes, classes, generator):
+        v = h = self.embedding(codes).permute(0, 3, 1, 2).contiguous()
+        for layer in self.layers:
+            v, h = layer(v, h, classes)
+        for part in self.head:
+            h = pointwise(h, part) if isinstance(part, torch.nn.Linear) else part(h)
+        return F.cross_entropy(h, codes), {}
+
+
 def plain_loop(model, batches):
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for batch in batches:
@@ -155,8 +204,10 @@ def test_prior(timed, grid):
 def test_prior_in_a_plain_loop(timed, grid):
     """The codes encoded anew in each batch."""
     model, encoder = prior(grid), vqvae(grid).eval()
+    plain, batch = PlainPixelCNN(model), (codes(grid)[:BATCH], torch.arange(BATCH) % 10)
+    torch.testing.assert_close(plain.loss(*batch, None)[0], model.loss(*batch)[0])
     timed(
-        lambda: plain_loop(model, ((encoder.encode(x), c) for x, c in loader())),
+        lambda: plain_loop(plain, ((encoder.encode(x), c) for x, c in loader())),
         f"prior {grid}", "plain loop", K,
     )  # fmt: skip
 
