@@ -32,25 +32,28 @@ OTHERS = {  # the write in which each is killed
     "tabulate": 7,
 }
 GRACE = 30  # seconds
-BATCHES = 12  # of an epoch
 
 
 class AtBatch:
-    """Sends the process a signal in the midst of the third epoch."""
+    """Sends the process a signal in the midst of the third epoch, after its first batch."""
 
     def __init__(self, kind: signal.Signals) -> None:
-        self.kind, self.seen = kind, 0
+        self.kind, self.epochs = kind, 0
 
     def __call__(self) -> None:
-        original = training._bar.step
+        enter, step = training._bar.__enter__, training._bar.step
 
-        def step(bar, loss):
-            self.seen += 1
-            if self.seen == 2 * BATCHES + 5:
+        def counted(bar):
+            self.epochs += 1
+            return enter(bar)
+
+        def stopped(bar, loss):
+            if self.epochs == 3:
+                self.epochs = 0  # once
                 os.kill(os.getpid(), self.kind)
-            original(bar, loss)
+            step(bar, loss)
 
-        training._bar.step = step
+        training._bar.__enter__, training._bar.step = counted, stopped
 
 
 class AtWrite:
