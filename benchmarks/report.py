@@ -161,8 +161,8 @@ TRIED = """What was tried, by hand, outside this suite:
   in which they are read, and other orders of the pixels of blocks gained 3 % at most.
   `torch.compile` took 4 % off a step on 2×2 and 7 % on 4×4, for half a minute of compiling. With
   the batch as the last dimension, strided convolutions are products of rows as they lie in memory:
-  a third of the library's time to the two channels of an image, a fifth less to 8 channels, but
-  half as long again to 16 or more.
+  two fifths of the library's time from 8 channels to the two of an image, a fifth less between 8
+  and 16 channels, but two fifths more between 16 and 32.
 - *Prior, 4×4.* With the layers of vqdistill in the plain loop, in place of masked convolutions, the
   ratio was 1.9, on the EPYC 2.1: as much as is saved by images and codes that are prepared once.
   Products of matrices are a third of an epoch; the rest is spread over sums, copies, gates and the
