@@ -67,13 +67,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     finished = session.config._benchmarksession.benchmarks
     rows = [
-        one.extra_info
-        | {
+        {
             "machine": report.machine(),
             "threads": THREADS,
             "seconds": one.stats.min / one.extra_info.get("share", 1.0),
             "rounds": one.stats.rounds,
         }
+        | one.extra_info
         for one in finished
         if "task" in one.extra_info
     ]

@@ -326,6 +326,12 @@ def test_a_misspelt_method_is_refused_before_anything_is_trained():
     assert "dmrz" in refusal(config)
 
 
+def test_a_baseline_is_left_out_by_null():
+    config = checked(merged(paper(), {"baselines": {"cm": None}}))
+    assert set(config["baselines"]) == {"einet"}
+    assert "cm" not in experiment.methods(config)
+
+
 def test_an_unknown_baseline_is_refused_before_anything_is_trained():
     config = minimal()
     config["baselines"]["gan"] = {}

@@ -51,6 +51,8 @@ def checked(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     if error is not None:
         raise InputError(_one_line(error))
     _check_teachers(config)
+    kept = {name: entry for name, entry in config["baselines"].items() if entry is not None}
+    config = config | {"baselines": kept}
     for name, baseline in config["baselines"].items():
         _check_baseline(name, baseline)
     return config

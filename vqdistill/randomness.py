@@ -1,6 +1,7 @@
 """Streams of random numbers, one for each purpose, all fixed by one seed."""
 
 import hashlib
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,3 +19,12 @@ def generator(seed: int, purpose: str, device: "torch.device | str" = "cpu") -> 
     import torch
 
     return torch.Generator(device=device).manual_seed(derived_seed(seed, purpose))
+
+
+def drawn_seed(generator: "torch.Generator") -> int:
+    """A seed below 2^31 from a generator; on a GPU without waiting for the work it is doing."""
+    import torch
+
+    on_gpu = generator.device.type == "cuda"
+    with torch.cuda.stream(torch.cuda.Stream(generator.device)) if on_gpu else nullcontext():
+        return int(torch.randint(2**31, (), generator=generator, device=generator.device))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from vqdistill.errors import InputError, TrainingError
 from vqdistill.files import read_tensors, write_tensors
+from vqdistill.replay import Replayed
 
 log = logging.getLogger(__name__)
 
@@ -193,20 +194,20 @@ class GradientLearner:
         self.model, self.generator = model, generator
         self.batches, self.validation_batches = batches, validation_batches
         self.optimiser = Adam(model, learning_rate, weight_decay)
+        recordable = getattr(model, "recordable", True)
+        self.step = Replayed(self._step, generator) if recordable else self._step
+        self.names: list[str] = []  # of what a step gives
 
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         self.model.train()
         means = _Means()
         for batch in map(_as_tuple, self.batches(self.generator)):
-            self.model.zero_grad()
-            loss, parts = self.model.loss(*batch, generator=self.generator)
-            loss.backward()
-            self.optimiser.step()
-            means.add(len(batch[0]), loss.detach(), parts)
-            progress(loss.detach())
+            values = self.step(*batch)
+            means.add(len(batch[0]), values)
+            progress(values[0])
         if hasattr(self.model, "after_epoch"):
             self.model.after_epoch(self.generator)
-        return means.values()
+        return means.named(self.names)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -214,8 +215,22 @@ class GradientLearner:
         means = _Means()
         generator = torch.Generator(device=self.generator.device).manual_seed(0)
         for batch in map(_as_tuple, self.validation_batches()):
-            means.add(len(batch[0]), *self.model.loss(*batch, generator=generator))
-        return means.values()
+            means.add(len(batch[0]), self._loss(batch, generator)[1])
+        return means.named(self.names)
+
+    def _step(self, *batch: Tensor) -> Tensor:
+        """Move the parameters by the gradient of one batch; the loss and its parts [1 + parts]."""
+        self.model.zero_grad()
+        loss, values = self._loss(batch, self.generator)
+        loss.backward()
+        self.optimiser.step()
+        return values
+
+    def _loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The loss, and its value with those of its parts, float64 [1 + parts]."""
+        loss, parts = self.model.loss(*batch, generator=generator)
+        self.names = ["loss", *parts]
+        return loss, torch.stack([loss.detach(), *parts.values()]).double()
 
     def state(self) -> dict[str, Tensor]:
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -291,15 +306,14 @@ class _Means:
     """Means over batches of different sizes, kept on the device until they are asked for."""
 
     def __init__(self) -> None:
-        self.n, self.sums = 0, {}
+        self.n, self.sums = 0, 0.0
 
-    def add(self, n: int, loss: Tensor, parts: dict[str, Tensor]) -> None:
+    def add(self, n: int, values: Tensor) -> None:
         self.n += n
-        for name, value in {"loss": loss, **parts}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + n * value.double()
+        self.sums = self.sums + n * values
 
-    def values(self) -> dict[str, float]:
-        return {name: (value / self.n).item() for name, value in self.sums.items()}
+    def named(self, names: list[str]) -> dict[str, float]:
+        return dict(zip(names, (self.sums / self.n).tolist(), strict=True))
 
 
 def in_batches(size: int, *tensors: Tensor) -> Callable[[], Iterator[tuple[Tensor, ...]]]:

@@ -116,9 +116,10 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_pointwise_is_a_convolution(device):
+@pytest.mark.parametrize("training", [True, False])
+def test_pointwise_is_a_convolution(device, training):
     torch.manual_seed(0)
-    pointwise = Pointwise(6).double().to(device)
+    pointwise = Pointwise(6).double().to(device).train(training)
     x = torch.randn(9, 6, dtype=torch.float64, device=device)
     torch.testing.assert_close(pointwise(x), x @ pointwise.weight.T, rtol=1e-12, atol=1e-12)
     assert list(pointwise.state_dict()) == ["weight"]

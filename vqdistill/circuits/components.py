@@ -11,6 +11,7 @@ HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 FIRST_CHUNK = 128  # small, so that the sums of later chunks can be compared with it
 COMPONENT_CHUNK = 1024  # its matrices stay below the 32 MB above which glibc asks the system for
 # fresh pages at every allocation
+GPU_COMPONENT_CHUNK = 8192
 
 
 class Components(Protocol):
@@ -77,12 +78,14 @@ class Chunk(NamedTuple):
 
 
 def chunks(components: Components, n_components: int) -> Iterator[Chunk]:
-    """The first `n_components`, in chunks that double up to `COMPONENT_CHUNK`."""
-    start, size = 0, min(FIRST_CHUNK, COMPONENT_CHUNK)
+    """The first `n_components`, in chunks that double up to `COMPONENT_CHUNK` (GPUs: its own)."""
+    on_cpu = components.device.type == "cpu"
+    largest = COMPONENT_CHUNK if on_cpu else GPU_COMPONENT_CHUNK
+    start, size = 0, min(FIRST_CHUNK, largest)
     while start < n_components:
         stop = min(n_components, start + size)
         yield Chunk(start, *components.parameters(slice(start, stop)))
-        start, size = stop, min(2 * size, COMPONENT_CHUNK)
+        start, size = stop, min(2 * size, largest)
 
 
 def quadratic_terms(log_stds: Tensor, dtype: torch.dtype | None = None) -> Tensor:

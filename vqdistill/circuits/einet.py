@@ -62,6 +62,11 @@ class ExpectedCounts:
     first: Tensor  # [leaves, K, pixels] float64, Σ_b responsibility · x
     second: Tensor  # [leaves, K, pixels] float64, Σ_b responsibility · x²
 
+    def clear(self) -> None:
+        """Back to the statistics of no image, in place."""
+        for tensor in (*self.weights, *self.mixing, self.occupancy, self.first, self.second):
+            tensor.zero_()
+
 
 class GaussianLeaves(nn.Module):
     """K products of Gaussians for every leaf region.

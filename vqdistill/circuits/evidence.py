@@ -15,6 +15,7 @@ from vqdistill.circuits.components import Components
 
 IMAGE_BLOCK = 2048  # images at once
 SCORED_ROWS = 4096  # images at once times masks
+GPU_ROWS = 2**16  # images at once times masks
 CELL = 112  # pixels after which components may be left out, where all images share one mask
 SAMPLE = 32  # images, and components, that pixels are ordered by
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
@@ -86,7 +87,9 @@ class Evidence:
 
     def blocks(self) -> list[Block]:
         """The images in blocks."""
-        size = max(1, min(IMAGE_BLOCK, SCORED_ROWS // len(self.members)))
+        n_masks = len(self.members)
+        on_cpu = min(IMAGE_BLOCK, SCORED_ROWS // n_masks)
+        size = max(1, GPU_ROWS // n_masks if self.x.is_cuda else on_cpu)
         return [self._block(rows) for rows in blocks(len(self.x), size)]
 
     def _block(self, rows: slice) -> Block:

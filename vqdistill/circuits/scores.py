@@ -44,7 +44,7 @@ from vqdistill.circuits.screening import (
 from vqdistill.errors import InputError
 
 GATHERED_PAIRS = 64  # at a time and thread, whose pixels fit in a core's cache
-GATHERED_ON_GPU = 2**14
+GATHERED_ON_GPU = 2**17
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
 DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is

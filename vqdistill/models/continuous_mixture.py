@@ -17,6 +17,7 @@ from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.errors import InputError
 from vqdistill.models.softmax import log_sum_exp
+from vqdistill.randomness import drawn_seed
 from vqdistill.training import GradientLearner
 
 NESTED = True
@@ -84,6 +85,8 @@ def circuit(model: "ContinuousMixture", n_components: int, generator: torch.Gene
 class ContinuousMixture(nn.Module):
     """The decoder of a continuous mixture of grey images [h, w]."""
 
+    recordable = False  # its points come from the host
+
     def __init__(self, image_shape: tuple[int, int], settings: Settings):
         super().__init__()
         check_settings(image_shape, settings)
@@ -116,7 +119,8 @@ class ContinuousMixture(nn.Module):
             nll = self.exact_loss(x, generator)
             return nll, {"nll": nll}
         latents = normal_points(self.settings.points, self.settings.latent_dimension, generator)
-        log_likelihoods = self.log_likelihoods(x, latents.to(x))  # [B, P]
+        latents = latents.to(x.dtype).to(x.device, non_blocking=True)
+        log_likelihoods = self.log_likelihoods(x, latents)  # [B, P]
         log_points = math.log(self.settings.points)
         nll = log_points - log_sum_exp(log_likelihoods).mean()
         if self.settings.objective == "best":
@@ -216,8 +220,7 @@ def normal_points(n: int, dimension: int, generator: torch.Generator) -> Tensor:
 
     One seed is drawn from the generator, whatever n: a shorter set is a prefix of a longer one.
     """
-    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-    engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed)
+    engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=drawn_seed(generator))
     uniform = engine.draw(n, dtype=torch.float64)
     half_step = 0.5 / 2**engine.MAXBIT  # the points lie on a lattice that includes 0
     return torch.special.ndtri(uniform + half_step)

@@ -18,6 +18,7 @@ from vqdistill.circuits.einet import EiNet, ExpectedCounts, GaussianLeaves
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
+from vqdistill.replay import Replayed
 
 NESTED = False
 
@@ -81,17 +82,23 @@ class EMLearner:
         self.model, self.batches, self.validation_x = model, batches, validation_x
         self.generator, self.step_size = generator, settings.em_step_size
         self.steps = max(1, round(len(batches) / settings.em_every))  # M-steps an epoch
+        self.counts = zero_counts(model)
+        self.count = Replayed(self._count, generator)
 
     def train_epoch(self, progress: Callable[[Tensor], None]) -> dict[str, float]:
-        counts, n_images, total = zero_counts(self.model), 0, 0.0
+        n_images, total = 0, 0.0
         for index, x in enumerate(self.batches(self.generator)):
-            log_prob = self.model.count(x, counts)
-            progress(-log_prob.mean())
-            n_images, total = n_images + len(x), total - log_prob.sum()
+            log_prob = self.count(x)
+            progress(-log_prob / len(x))
+            n_images, total = n_images + len(x), total - log_prob
             if self._step_after(index + 1) > self._step_after(index):
-                update(self.model, counts, self.step_size)
-                counts = zero_counts(self.model)
+                update(self.model, self.counts, self.step_size)
+                self.counts.clear()
         return {"loss": float(total) / n_images}
+
+    def _count(self, x: Tensor) -> Tensor:
+        """The E-step of images x [B, D], which adds to the counts; Σ log p(x)."""
+        return self.model.count(x, self.counts).sum()
 
     def _step_after(self, n_batches: int) -> int:
         """The number of M-steps that are due after so many batches of the epoch."""

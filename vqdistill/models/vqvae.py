@@ -20,6 +20,7 @@ from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
 
 IMAGES_AT_ONCE = 1024  # of encode and decode
+GPU_IMAGES_AT_ONCE = 8192
 DISTANCES_AT_ONCE = 2**24  # of the nearest-neighbour search
 LLOYD_STEPS = 10
 
@@ -78,7 +79,7 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes int64 [B, H, W] of images x [B, D]: the nearest neighbours of their encodings."""
-        codes = [nearest(self._vectors(part), self.codebook) for part in x.split(IMAGES_AT_ONCE)]
+        codes = [nearest(self._vectors(part), self.codebook) for part in parts_of(x)]
         return torch.cat(codes).view(-1, *self.grid)
 
     @torch.no_grad()
@@ -86,7 +87,7 @@ class VQVAE(nn.Module):
         """Means and log standard deviations of p(x | z), each [B, D], of codes int64 [B, H, W]."""
         parts = [
             self._decode_vectors(F.embedding(part.flatten(), self.codebook))
-            for part in codes.split(IMAGES_AT_ONCE)
+            for part in parts_of(codes)
         ]
         means, log_stds = zip(*parts, strict=True)
         return torch.cat(means), torch.cat(log_stds)
@@ -125,7 +126,7 @@ class VQVAE(nn.Module):
         Raises InputError if the images have fewer encodings than the codebook has codes.
         """
         if self.settings.initialisation == "kmeans":
-            vectors = torch.cat([self._vectors(part) for part in x.split(IMAGES_AT_ONCE)])
+            vectors = torch.cat([self._vectors(part) for part in parts_of(x)])
             self._move(slice(None), kmeans(vectors, self.codebook_size, generator))
 
     @torch.no_grad()
@@ -174,6 +175,11 @@ class VQVAE(nn.Module):
         if self.settings.ema_decay > 0:
             self.ema_counts[codes] = 1.0
             self.ema_sums[codes] = vectors
+
+
+def parts_of(images: Tensor) -> tuple[Tensor, ...]:
+    """Images, or their codes, as many at once as a pass takes."""
+    return images.split(GPU_IMAGES_AT_ONCE if images.is_cuda else IMAGES_AT_ONCE)
 
 
 class Encoder(nn.Module):

@@ -21,7 +21,8 @@ COPIED += ("data/record.json", "latents/*/*/record.json")
 
 
 def copy_reference(job: Job) -> None:
-    """Replace the reference by this experiment's files; models and pictures stay behind."""
+    """Replace the reference by this experiment's files; models and pictures stay behind, and what
+    others put into the reference, such as a README.md, stays there."""
     results, reference = job["results"], job["reference"]
     paths = [path for pattern in COPIED for path in sorted(results.glob(pattern))]
     if not paths:
@@ -29,9 +30,8 @@ def copy_reference(job: Job) -> None:
     wanted = {reference / path.relative_to(results) for path in paths}
     for path in paths:
         copy(path, reference / path.relative_to(results))
-    for path in reference.rglob("*"):
-        if path.is_file() and path not in wanted and path.name != "README.md":
-            path.unlink()
+    for path in {path for pattern in COPIED for path in reference.glob(pattern)} - wanted:
+        path.unlink()
     log.info("%d files copied to %s", len(paths), reference)
 
 

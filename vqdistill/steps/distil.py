@@ -44,7 +44,7 @@ def select(job: Job, path: Path, prior, training_codes: torch.Tensor) -> list[di
     method = load_method(name)
     arrays, costs = {}, []
     for n in sizes[-1:] if method.NESTED else sizes:
-        noise = generator(job.seed, f"selection {name} {n}")
+        noise = generator(job.seed, f"selection {name} {n}", prior.device)
         selection = method.select(prior, n, noise, training_codes)
         arrays[f"codes_{n}"] = selection.codes.cpu().numpy()
         arrays[f"classes_{n}"] = selection.classes.cpu().numpy()
