@@ -5,8 +5,8 @@ four times as many channels, which are then the pixels of the blocks (Shi et al.
 https://arxiv.org/abs/1609.05158). With four taps a side the products are the same, but to the two
 channels of an image, means and deviations, the libraries' take twice as long.
 
-That is for training on CPUs. On GPUs the libraries' are as quick, and a trained model is evaluated by
-them, as in `grid_convolution`.
+That is for training on CPUs. On GPUs the libraries' are as quick, and a trained model is evaluated
+by them, as in `grid_convolution`.
 """
 
 import torch.nn.functional as F
