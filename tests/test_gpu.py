@@ -169,7 +169,7 @@ def test_mixtures_answer_as_on_the_cpu(n, device):
 def test_streamed_components_are_summed_as_on_the_cpu(device, monkeypatch):
     monkeypatch.setattr(loading, "DECODED_AT_ONCE", 100)
     torch.manual_seed(0)
-    model, x = vqvae((2, 2), 10).eval(), images(N)
+    model, x = vqvae((2, 2), 10).eval().requires_grad_(False), images(N)
     log_prior = torch.randn(10**4, generator=seeded(), dtype=torch.float64).log_softmax(0)
     theirs = loading.exact_mixture(model, log_prior)
     ours = loading.exact_mixture(copy.deepcopy(model).to(device), log_prior)

@@ -220,7 +220,7 @@ class GradientLearner:
 
     def _step(self, *batch: Tensor) -> Tensor:
         """Move the parameters by the gradient of one batch; the loss and its parts [1 + parts]."""
-        self.model.zero_grad()
+        self.optimiser.zero_grad()
         loss, values = self._loss(batch, self.generator)
         loss.backward()
         self.optimiser.step()
@@ -265,6 +265,11 @@ class Adam:
         self.steps = {
             name: p.new_zeros((), dtype=torch.float32) for name, p in self.parameters.items()
         }
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:

@@ -25,20 +25,21 @@ def as_maps(features, grid):
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("channels", "n"), SIZES)
-@pytest.mark.parametrize("training", [True, False])
-def test_is_the_convolution(grid, channels, n, training):
+@pytest.mark.parametrize("frozen", [True, False])
+def test_is_the_convolution(grid, channels, n, frozen):
     """Values and gradients of features and weights, in float64."""
     convolution, maps, _ = problem(grid, channels, n, torch.float64)
-    convolution.train(training)
+    convolution.requires_grad_(not frozen)
     maps.requires_grad_()
     features = maps.flatten(2).permute(2, 0, 1)
     ours = as_maps(convolution(features), grid)
     plain = F.conv2d(maps, convolution.weight, padding=1)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
     wanted = torch.randn_like(plain)
+    tensors = (maps,) if frozen else (maps, convolution.weight)
     for gradient, expected in zip(
-        torch.autograd.grad((ours * wanted).sum(), (maps, convolution.weight)),
-        torch.autograd.grad((plain * wanted).sum(), (maps, convolution.weight)),
+        torch.autograd.grad((ours * wanted).sum(), tensors),
+        torch.autograd.grad((plain * wanted).sum(), tensors),
         strict=True,
     ):
         torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-11)
@@ -72,7 +73,7 @@ def test_rounding_is_that_of_a_sum_over_the_taps(grid):
 def test_trained_models_sum_over_the_taps():
     """Evaluations don't depend on how a training computes: equal to the last digit."""
     convolution, maps, features = problem((4, 4), 16, 20, torch.float32)
-    convolution.eval()
+    convolution.requires_grad_(False)
     last = maps.contiguous(memory_format=torch.channels_last)
     assert torch.equal(
         as_maps(convolution(features), (4, 4)), F.conv2d(last, convolution.weight, padding=1)
@@ -116,10 +117,10 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("training", [True, False])
-def test_pointwise_is_a_convolution(device, training):
+@pytest.mark.parametrize("frozen", [True, False])
+def test_pointwise_is_a_convolution(device, frozen):
     torch.manual_seed(0)
-    pointwise = Pointwise(6).double().to(device).train(training)
+    pointwise = Pointwise(6).double().to(device).requires_grad_(not frozen)
     x = torch.randn(9, 6, dtype=torch.float64, device=device)
     torch.testing.assert_close(pointwise(x), x @ pointwise.weight.T, rtol=1e-12, atol=1e-12)
     assert list(pointwise.state_dict()) == ["weight"]

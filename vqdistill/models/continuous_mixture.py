@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.errors import InputError
+from vqdistill.models.doubling import Doubling
 from vqdistill.models.softmax import log_sum_exp
 from vqdistill.randomness import drawn_seed
 from vqdistill.training import GradientLearner
@@ -246,7 +247,7 @@ def build_decoder(
     n_in = latent_dimension
     for n_out in channels[:-1]:
         modules += [
-            nn.ConvTranspose2d(n_in, n_out, 3, 2, bias=False),
+            Doubling(n_in, n_out, 3, 2, bias=False),
             nn.BatchNorm2d(n_out),
             nn.LeakyReLU(inplace=True),
             Residual(n_out),
@@ -255,7 +256,7 @@ def build_decoder(
     excess = [decoder_sides(image_shape)[-1] - side for side in image_shape]
     padding = tuple((extra + 1) // 2 for extra in excess)
     output_padding = tuple(extra % 2 for extra in excess)
-    last = nn.ConvTranspose2d(n_in, channels[-1], 3, 2, padding, output_padding, bias=False)
+    last = Doubling(n_in, channels[-1], 3, 2, padding, output_padding, bias=False)
     return nn.Sequential(*modules, last)
 
 

@@ -1,49 +1,138 @@
-"""Transposed convolutions of stride 2, quick for few output channels.
+"""Convolutions of stride 2 and their transposes, quick for few channels.
 
-A 2×2 block of the output depends on 2×2 positions of the input: the whole is a 2×2 convolution to
-four times as many channels, which are then the pixels of the blocks (Shi et al. 2016,
-https://arxiv.org/abs/1609.05158). With four taps a side the products are the same, but to the two
-channels of an image, means and deviations, the libraries' take twice as long.
+A 2×2 block of a transposed convolution's output depends on few positions of its input: the whole
+is a convolution to four times as many channels, which are then the pixels of the blocks (Shi et al.
+2016, https://arxiv.org/abs/1609.05158). With an even number of taps a side the products are the
+same, but the libraries' take up to twice as long where output channels are few. A convolution's
+gradient for its input is such a transpose; the other gradients are quick in the libraries.
 
-That is for training on CPUs. On GPUs the libraries' are as quick, and a trained model is evaluated
-by them, as in `grid_convolution`.
+That is for training on CPUs. On GPUs the libraries' are as quick, and a frozen model calls them,
+too, as in `grid_convolution`.
 """
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 STRIDE = 2
-TAPS = 4
+EVEN, ODD = 16, 8  # output channels up to which blocks are quicker, by the number of taps a side
+PLANES = 2  # channels up to which they are wanted one after the other, as those of an image
 
 
 class Doubling(nn.ConvTranspose2d):
-    """nn.ConvTranspose2d of stride 2 and at most 4×4 taps, with a bias: [B, C, H, W] maps."""
+    """nn.ConvTranspose2d of stride 2: [B, C, H, W] maps."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        if maps.is_cuda or not self.training:
+        quick = self.weight.requires_grad and few(self.out_channels, self.kernel_size)
+        if maps.is_cuda or not quick:
             return super().forward(maps)
-        blocks = F.conv2d(maps, self.block_weight(), self.bias.repeat(STRIDE**2), padding=1)
-        rows, columns = (
-            slice(p, p + STRIDE * (side - 1) + kernel + missing - 2 * p)
+        sides = tuple(
+            STRIDE * (side - 1) + kernel + missing - 2 * p
             for side, kernel, p, missing in zip(
                 maps.shape[2:], self.kernel_size, self.padding, self.output_padding, strict=True
             )
         )
-        return pixels(blocks)[:, :, rows, columns]
+        if self.out_channels <= PLANES:  # as quick with its own gradients
+            return transposed(maps, self.weight, self.bias, self.padding, sides)
+        maps = Transposed.apply(maps, self.weight, self.padding, sides)
+        return maps if self.bias is None else maps + self.bias[:, None, None]
 
-    def block_weight(self) -> Tensor:
-        """The weights of all pixels of a block, row by row: [4 * out, C, 2, 2].
 
-        Pixel a of a block takes tap 2 + a of the position before it and tap a of its own.
-        """
-        missing = [TAPS - kernel for kernel in self.kernel_size]
-        taps = F.pad(self.weight, (0, missing[1], 0, missing[0]))  # [C, out, 4, 4]
-        of_position = taps.unflatten(3, (2, STRIDE)).unflatten(2, (2, STRIDE)).flip(2, 4)
-        return of_position.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+class Halving(nn.Conv2d):
+    """nn.Conv2d of stride 2: [B, C, H, W] maps."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        quick = maps.requires_grad and few(self.in_channels, self.kernel_size)
+        if maps.is_cuda or not quick:
+            return super().forward(maps)
+        maps = Strided.apply(maps, self.weight, self.padding)
+        return maps if self.bias is None else maps + self.bias[:, None, None]
+
+
+class Transposed(torch.autograd.Function):
+    """A transposed convolution by blocks; its gradients are convolutions of the library's."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, padding: tuple, sides: tuple) -> Tensor:
+        ctx.padding = padding
+        ctx.save_for_backward(maps, weight)
+        return transposed(maps, weight, None, padding, sides)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        maps, weight = ctx.saved_tensors
+        of_maps = F.conv2d(gradient, weight, None, STRIDE, ctx.padding)
+        of_weight = conv2d_weight(gradient, weight.shape, maps, STRIDE, ctx.padding)
+        return of_maps, of_weight, None, None
+
+
+class Strided(torch.autograd.Function):
+    """The library's convolution; its gradient for the maps is a transposed one, by blocks."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, padding: tuple) -> Tensor:
+        ctx.padding = padding
+        ctx.save_for_backward(maps, weight)
+        return F.conv2d(maps, weight, None, STRIDE, padding)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        maps, weight = ctx.saved_tensors
+        of_maps = transposed(gradient, weight, None, ctx.padding, tuple(maps.shape[2:]))
+        return of_maps, conv2d_weight(maps, weight.shape, gradient, STRIDE, ctx.padding), None
+
+
+def few(channels: int, kernel: tuple[int, int]) -> bool:
+    """Whether blocks are quicker for so many output channels of a transposed convolution."""
+    return channels <= (ODD if any(side % STRIDE for side in kernel) else EVEN)
+
+
+def transposed(
+    maps: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple, sides: tuple
+) -> Tensor:
+    """The transposed convolution of maps [B, C, H, W], weight [C, out, taps, taps], by blocks."""
+    margins = [reach(taps) - 1 for taps in weight.shape[2:]]
+    short = [  # of pixels, where more are wanted than the taps reach
+        max(0, p + wanted - STRIDE * (side + margin))
+        for p, wanted, side, margin in zip(padding, sides, maps.shape[2:], margins, strict=True)
+    ]
+    if any(short):
+        maps = F.pad(maps, (0, reach(short[1]), 0, reach(short[0])))
+    bias = None if bias is None else bias.repeat(STRIDE**2)
+    blocks = F.conv2d(maps, block_weight(weight), bias, padding=margins)
+    rows, columns = (slice(p, p + side) for p, side in zip(padding, sides, strict=True))
+    maps = pixels(blocks)[:, :, rows, columns]
+    return maps if len(maps[0]) <= PLANES else maps.contiguous(memory_format=torch.channels_last)
+
+
+def reach(taps: int) -> int:
+    """Positions of the input that a block depends on, along one side: as many as blocks of taps."""
+    return -(-taps // STRIDE)
+
+
+def block_weight(weight: Tensor) -> Tensor:
+    """The weights of all pixels of a block, row by row: [C, out, taps, taps] -> [4 * out, C, …].
+
+    Pixel a of a block takes tap a of its own position, tap 2 + a of the one before, and so on.
+    """
+    n_rows, n_columns = (reach(taps) for taps in weight.shape[2:])
+    n_taps = weight.shape[2:]
+    taps = F.pad(weight, (0, STRIDE * n_columns - n_taps[1], 0, STRIDE * n_rows - n_taps[0]))
+    of_position = taps.unflatten(3, (n_columns, STRIDE)).unflatten(2, (n_rows, STRIDE)).flip(2, 4)
+    return of_position.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
 
 
 def pixels(blocks: Tensor) -> Tensor:
-    """The channels of each position as a block of pixels: [B, 4C, H, W] -> [B, C, 2H, 2W]."""
-    B, _, H, W = blocks.shape
-    of_block = blocks.view(B, STRIDE, STRIDE, -1, H, W).permute(0, 3, 4, 1, 5, 2)
-    return of_block.reshape(B, -1, STRIDE * H, STRIDE * W)
+    """The channels of each position as a block of pixels: [B, 4C, H, W] -> [B, C, 2H, 2W].
+
+    Few channels come one after the other in memory, others as the last dimension.
+    """
+    B, channels, H, W = blocks.shape
+    if channels <= STRIDE**2 * PLANES:
+        of_block = blocks.view(B, STRIDE, STRIDE, -1, H, W).permute(0, 3, 4, 1, 5, 2)
+        return of_block.reshape(B, -1, STRIDE * H, STRIDE * W)
+    rows = blocks.permute(0, 2, 3, 1).unflatten(3, (STRIDE, -1)).transpose(2, 3)
+    return rows.reshape(B, STRIDE * H, STRIDE * W, -1).permute(0, 3, 1, 2)

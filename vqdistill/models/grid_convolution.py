@@ -8,7 +8,7 @@ products stand 36 products of matrices on 4×4 and 9 on 2×2, where all taps at 
 most some 2.5 times that of a sum of the terms one after the other.
 
 That is for training, also on GPUs, where cuDNN without TF32 takes up to twice as long for a step. A
-trained model is evaluated by sums over the taps, which round less.
+frozen model, one whose parameters ask for no gradient, sums over the taps, which rounds less.
 """
 
 import math
@@ -32,7 +32,7 @@ class GridConvolution(nn.Conv2d):
         self.grid = tuple(grid)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.weight.requires_grad:
             return self.over_taps(x)
         P, B, C = x.shape
         of_inputs, of_taps, to_outputs = transforms(self.grid, x.dtype, x.device)
@@ -48,14 +48,14 @@ class GridConvolution(nn.Conv2d):
 
 
 class Pointwise(nn.Linear):
-    """A 1×1 convolution of features [n, C]; in evaluation on GPUs it is cuDNN's, which no setting
-    of matrix products turns into TF32."""
+    """A 1×1 convolution of features [n, C]; that of a frozen model on a GPU is cuDNN's, which no
+    setting of matrix products turns into TF32."""
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and not self.training:
+        if x.is_cuda and not self.weight.requires_grad:
             return F.conv2d(x[:, :, None, None], self.weight[:, :, None, None])[:, :, 0, 0]
         return super().forward(x)
 

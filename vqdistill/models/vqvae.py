@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
-from vqdistill.models.doubling import Doubling
+from vqdistill.models.doubling import Doubling, Halving
 from vqdistill.models.grid_convolution import GridConvolution, Pointwise, maps_of
 from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
@@ -190,7 +190,7 @@ class Encoder(nn.Module):
         modules: list[nn.Module] = []
         n_in = 1
         for layer, n_out in zip(layers, channels, strict=True):
-            modules.append(nn.Conv2d(n_in, n_out, *layer[:3], bias=layer.bare))
+            modules.append(Halving(n_in, n_out, *layer[:3], bias=layer.bare))
             if not layer.bare:
                 modules += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
             n_in = n_out
@@ -218,9 +218,8 @@ class Decoder(nn.Module):
             kernel, stride, padding, _ = layers[i]
             reached = [(side - 1) * stride - 2 * padding + kernel for side in shapes[i + 1]]
             missing = tuple(side - got for side, got in zip(shapes[i], reached, strict=True))
-            deconvolution = Doubling if bare else nn.ConvTranspose2d
             shape = (channels[i], outputs[i], kernel, stride, padding, missing)
-            modules.append(deconvolution(*shape, bias=bare))
+            modules.append(Doubling(*shape, bias=bare))
             if not bare:
                 modules += [nn.BatchNorm2d(outputs[i]), nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*modules)

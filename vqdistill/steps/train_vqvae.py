@@ -32,7 +32,7 @@ def train_vqvae(job: Job) -> None:
     )
     fitted, earlier = train(job, learner, images)
     model.load_state_dict(fitted.weights)
-    model.eval()
+    model.eval().requires_grad_(False)
     codes = encode(model, images)
     write_arrays(job["codes"], {split: value.cpu().numpy() for split, value in codes.items()})
     facts = {"model": "vqvae", "grid": settings["grid"], "codebook_size": settings["codebook_size"]}
