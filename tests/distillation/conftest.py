@@ -106,3 +106,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def beginnings():
+    """beginnings(codes): how many different z_<i there are among codes, over all positions i."""
+
+    def count(codes):
+        rows = codes.flatten(1)
+        return sum(len(rows[:, :i].unique(dim=0)) if i else 1 for i in range(rows.shape[1]))
+
+    return count

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import vqdistill.distillation
-from vqdistill.distillation import NO_METHODS, load_method
+from vqdistill.distillation import NO_METHODS, load_method, selection
 from vqdistill.distillation.selection import new_rows
 from vqdistill.errors import InputError
+from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 
 METHODS = sorted(
     {module.name for module in pkgutil.iter_modules(vqdistill.distillation.__path__)} - NO_METHODS
@@ -61,3 +62,31 @@ def test_new_rows_are_the_first_of_each():
     assert new_rows(codes, seen, 3).tolist() == [0, 2, 3]
     assert new_rows(codes, seen, 9).tolist() == [5]
     assert new_rows(codes, seen, 9).tolist() == []
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 256])
+@pytest.mark.parametrize("shape", [(3, (2, 2)), (2, (1, 3)), (5, (1, 1))])
+def test_probabilities_of_given_codes(tabular_prior, beginnings, monkeypatch, shape, at_once):
+    """In any order and with repetitions; each beginning is evaluated once a class, if all codes
+    are taken at once."""
+    monkeypatch.setattr(selection, "CONDITIONALS", 1)
+    monkeypatch.setattr(selection, "FEWEST_ROWS", at_once)
+    prior = tabular_prior(*shape, 4)
+    everything = prior.every_latent()
+    order = torch.randint(len(everything), (30,), generator=torch.Generator().manual_seed(0))
+    codes = everything[order]
+    expected = [prior.log_prob(codes, torch.full((30,), c)) for c in range(4)]
+    before = prior.evaluations
+    found = selection.log_prob_by_class(prior, codes)
+    torch.testing.assert_close(found, torch.stack(expected, 1), rtol=0, atol=1e-12)
+    if at_once == 256:
+        assert prior.evaluations - before == beginnings(codes) * 4 * shape[0]
+
+
+def test_probabilities_of_given_codes_under_a_network():
+    torch.manual_seed(0)
+    prior = PixelCNN(6, (4, 4), 3, PixelCNNSettings(8, 3, 8))
+    codes = torch.randint(2, (500, 4, 4))
+    expected = [prior.log_prob(codes, torch.full((500,), c)) for c in range(3)]
+    found = selection.log_prob_by_class(prior, codes)
+    torch.testing.assert_close(found, torch.stack(expected, 1), rtol=0, atol=2e-5)

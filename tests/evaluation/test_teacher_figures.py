@@ -108,11 +108,27 @@ class HandMadeVQVAE:
 class HandMadePrior:
     """p(z|c): both codes equal to c with 0.6, else one of the others with (1 − 0.6) / 3."""
 
-    n_classes = 2
+    n_classes, codebook_size = 2, 2
 
     def log_prob(self, codes, classes):
         equal = (codes[:, 0] == classes[:, None]).all(1)
         return torch.where(equal, *torch.tensor([0.6, 0.4 / 3], dtype=torch.float64)).log()
+
+    def begin(self, classes):
+        return classes.new_zeros(len(classes), 0), classes
+
+    def next_log_probs(self, prefixes):
+        """From the sums of log_prob over all codes that begin so."""
+        codes, classes = prefixes
+        every = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+        p = torch.stack([self.log_prob(every[:, None], c.expand(4)).exp() for c in classes])
+        if codes.shape[1] == 0:
+            return p.unflatten(1, (2, 2)).sum(2).log()
+        of_first = p.unflatten(1, (2, 2))[torch.arange(len(codes)), codes[:, 0]]
+        return (of_first / of_first.sum(1, keepdim=True)).log()
+
+    def extend(self, prefixes, parents, codes):
+        return torch.cat([prefixes[0][parents], codes[:, None]], 1), prefixes[1][parents]
 
 
 @pytest.mark.parametrize("rows", [1000, 3])

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from vqdistill.errors import InputError
 
+CONDITIONALS = 2**20  # evaluated at once: what a core's caches hold, roughly
+GPU_CONDITIONALS = 2**26
+FEWEST_ROWS = 256  # at once, so that reading the prior's weights doesn't count
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -34,10 +38,34 @@ def mean_over_classes(log_prob_by_class: Tensor) -> Tensor:
     return log_prob_by_class.logsumexp(1) - math.log(log_prob_by_class.shape[1])
 
 
+@torch.no_grad()
 def log_prob_by_class(prior, codes: Tensor) -> Tensor:
-    """log p(z|c) of every class: codes [N, H, W] -> float64 [N, C]. The prior works in chunks."""
-    classes = torch.arange(prior.n_classes, device=codes.device)
-    return torch.stack([prior.log_prob(codes, c.expand(len(codes))) for c in classes], dim=1)
+    """log p(z|c) of every class: codes [N, H, W] -> float64 [N, C], nats.
+
+    The conditionals of each beginning z_<i that is among the codes are evaluated once.
+    """
+    rows, places = codes.flatten(1).unique(dim=0, return_inverse=True)  # in lexicographic order
+    conditionals = GPU_CONDITIONALS if codes.is_cuda else CONDITIONALS
+    at_once = max(FEWEST_ROWS, conditionals // (prior.n_classes * prior.codebook_size))
+    return torch.cat([_of_sorted(prior, part) for part in rows.split(at_once)])[places]
+
+
+def _of_sorted(prior, rows: Tensor) -> Tensor:
+    """log p(z|c) [n, C] of distinct rows of codes [n, H * W] that stand in lexicographic order."""
+    classes = torch.arange(prior.n_classes, device=rows.device)
+    prefixes = prior.begin(classes)  # the classes of one beginning side by side
+    beginning = torch.zeros_like(rows[:, 0])  # of each row, its number
+    total = torch.zeros(*rows[:, 0].shape, len(classes), dtype=torch.float64, device=rows.device)
+    for i, codes in enumerate(rows.T):
+        log_probs = prior.next_log_probs(prefixes).unflatten(0, (-1, len(classes)))
+        total += log_probs[beginning, :, codes]
+        if i + 1 < rows.shape[1]:
+            new = (rows[1:, : i + 1] != rows[:-1, : i + 1]).any(1)
+            first = torch.cat([new.new_ones(1), new])  # of the rows with the same codes up to i
+            parents = (beginning[first, None] * len(classes) + classes).flatten()
+            prefixes = prior.extend(prefixes, parents, codes[first].repeat_interleave(len(classes)))
+            beginning = first.cumsum(0) - 1
+    return total
 
 
 def complete(prior, codes: Tensor, classes: Tensor, evaluations: int) -> Selection:

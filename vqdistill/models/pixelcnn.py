@@ -26,7 +26,6 @@ from vqdistill.models.settings import model_settings, parse_grid, settings_from
 from vqdistill.models.softmax import cross_entropy
 
 CHUNK_BYTES = 2**24  # of a full pass over some grids: what a core's caches hold, roughly
-GPU_CHUNK_BYTES = 2**31
 CHUNK_POSITIONS = 1024  # at least, so that reading the weights doesn't count
 ROW_CHUNK = 1024  # prefixes whose vertical stack is computed at once
 
@@ -130,8 +129,7 @@ class PixelCNN(nn.Module):
         n_positions = math.prod(self.grid)
         features = 4 * 2 * (KERNEL // 2 + 1) * KERNEL * self.embedding.embedding_dim  # windows
         bytes_each = n_positions * (features + 2 * 4 * self.codebook_size)
-        chunk_bytes = GPU_CHUNK_BYTES if codes.is_cuda else CHUNK_BYTES
-        chunk = max(chunk_bytes // bytes_each, math.ceil(CHUNK_POSITIONS / n_positions))
+        chunk = max(CHUNK_BYTES // bytes_each, math.ceil(CHUNK_POSITIONS / n_positions))
         totals = [
             self.grid_log_probs(z, c)
             for z, c in zip(codes.split(chunk), classes.split(chunk), strict=True)

@@ -108,7 +108,10 @@ COLUMNS = {
         "method": _MODEL["method"],
         "n_components": _MODEL["n_components"],
         "evaluations": ("evaluations", "p(z_i = k | z_<i, c) evaluated by the selection, counted."),
-        "weighting_evaluations": ("evaluations", "The same of the pass for log p(z | c), all c."),
+        "weighting_evaluations": (
+            "evaluations",
+            "The same for log p(z | c) of what was selected.",
+        ),
         "latents_enumerated": ("latents", "K^HW, what an enumeration would visit."),
     },
     "claims": {
