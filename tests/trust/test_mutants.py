@@ -31,9 +31,9 @@ MUTANTS = [
     ),
     Mutant(
         "conditionals of the class before",
-        "models.pixelcnn:PixelCNN.log_prob",
-        "self.grid_log_probs(z, c)",
-        "self.grid_log_probs(z, (c - 1) % self.n_classes)",
+        "distillation.selection:_of_sorted",
+        "len(classes) + classes).flatten()",
+        "len(classes) + classes.roll(1)).flatten()",
         "beam_scores_are_log_p_of_their_class",
     ),
     Mutant(
@@ -193,8 +193,8 @@ MUTANTS = [
     Mutant(
         "hidden pixels at their peak, not integrated out",
         "circuits.einet:GaussianLeaves.log_density",
-        "if maximise else 0.0",
-        "if not maximise else 0.0",
+        "if maximise else",
+        "if not maximise else",
         "marginal_is_the_integral_of_the_joint",
     ),
     Mutant(

@@ -83,23 +83,40 @@ class GaussianLeaves(nn.Module):
         self.register_buffer("stds", torch.ones(shape))
 
     def log_density(self, x: Tensor, observed: Tensor | None, maximise: bool) -> Tensor:
-        """[leaves, K, B] nats of x [B, D]; hidden pixels are integrated out, or at their peak."""
-        means, stds = self.means.to(x.dtype), self.stds.to(x.dtype)
+        """[leaves, K, B] float64 nats of x [B, D]; hidden pixels are integrated out, or at their
+        peak.
+
+        One product of [x², x, 1] with [−1/2σ², μ/σ², log N(0; μ, σ)] over the observed pixels: what
+        cancels in it, in float64, is 10^-8 nats at most for deviations from 10^-3 on.
+        """
+        means, stds = self.means.double(), self.stds.double()
+        precisions = stds.square().reciprocal_()
+        linear = precisions * means
         peaks = -stds.log() - HALF_LOG_TWO_PI  # [leaves, K, pixels]
-        x = x.T[self.pixels][:, None]  # [leaves, 1, pixels, B]
-        terms = ((x - means[..., None]) / stds[..., None]).square_().mul_(-0.5)
+        constants = peaks - 0.5 * linear * means
+        values, weights = self.by_leaf(x).double(), [-0.5 * precisions, linear]
         if observed is None:
-            return terms.sum(2) + peaks.sum(2, keepdim=True)
-        mask = torch.atleast_2d(observed).T[self.pixels][:, None]  # [leaves, 1, pixels, B or 1]
-        hidden = peaks[..., None] if maximise else 0.0
-        return torch.where(mask, terms + peaks[..., None], hidden).sum(2)
+            features, total = [values.square(), values], constants.sum(2, keepdim=True)
+        else:
+            mask = self.by_leaf(torch.atleast_2d(observed))  # [leaves, pixels, B or 1]
+            values = torch.where(mask, values, 0.0)
+            features = [values.square(), values, mask.double().expand_as(values)]
+            hidden = peaks if maximise else torch.zeros_like(peaks)
+            weights.append(constants - hidden)
+            total = hidden.sum(2, keepdim=True)
+        return torch.baddbmm(total, torch.cat(weights, 2), torch.cat(features, 1))
 
     def count(self, x: Tensor, flow: Tensor, counts: ExpectedCounts) -> None:
         """Adds the moments of x [B, D] under the responsibilities flow [leaves, K, B]."""
-        x, flow = x.double()[:, self.pixels].transpose(0, 1), flow.double()  # [leaves, B, pixels]
+        values, flow = self.by_leaf(x).double(), flow.double()
         counts.occupancy += flow.sum(2)
-        counts.first.baddbmm_(flow, x)
-        counts.second.baddbmm_(flow, x.square())
+        counts.first.baddbmm_(flow, values.mT)
+        counts.second.baddbmm_(flow, values.square().mT)
+
+    def by_leaf(self, images: Tensor) -> Tensor:
+        """The pixels of images [B, D] by their leaves [leaves, pixels, B]."""
+        rows = images.T.contiguous().index_select(0, self.pixels.flatten())
+        return rows.view(*self.pixels.shape, -1)
 
     def image(self, by_leaf: Tensor) -> Tensor:
         """Pixels [leaves, B, pixels] in their places [B, D]."""
