@@ -157,17 +157,20 @@ TRIED = """What was tried, by hand, outside this suite:
   the EiNet authors' code (`units first`) the peer takes about twice as long at K = 10 and 20.
 - *VQ-VAE.* On an AMD EPYC the ratios were 2.3 (2×2) and 2.0 (4×4): there the plain loop took half
   as long again as on the Intel Xeon, vqdistill a tenth longer on 2×2 and a fourth longer on 4×4.
-  The 3×3 convolutions of the residual blocks are Winograd's, the last layer is a plain
-  convolution to blocks of pixels; strided convolutions of oneDNN take most of what is left.
-  Products of unfolded images instead of them, or convolutions of blocks as in the last layer,
-  were slower; weights kept in channels-last order gained nothing. Rows of four take six products;
+  The 3×3 convolutions of the residual blocks are Winograd's. oneDNN's transposed convolutions of
+  stride 2 take up to five times as long as its convolutions of the same size, also where they are
+  the gradient of one: 4.1 of the 22.5 ms of a step on 2×2, 5.2 of 39 ms on 4×4. With few channels
+  they are now plain convolutions to blocks of pixels, and their own gradients are the library's;
+  from 32 channels on, or 16 with an odd number of taps, that is slower. Products that are added up
+  where their pixels overlap are quicker for the smallest maps only. Other instruction sets for
+  oneDNN were no faster. Products of unfolded images in place of convolutions were slower; weights
+  kept in channels-last order gained nothing. Rows of four take six products;
   a search by least squares found five only with coefficients that grow without bound. Two
   threads that take the gradient of a batch norm of 8 channels write to the same lines of the
-  cache: 1.9 ms instead of 0.6 ms by one thread, in each of two layers on 2×2. With maps in NCHW
-  order there, an epoch took 10 % less with two threads, which does not reach the goal, and 10 %
-  more with one thread, as the presets train; a batch norm of our own was quicker than PyTorch's
-  with two threads only, too. The likelihood and its gradient in one function, weights in the order
-  in which they are read, and other orders of the pixels of blocks gained 3 % at most.
+  cache, 1.7 ms in place of 0.2 ms by one thread: so one thread takes it, in two layers on 2×2,
+  which is a sixth of a step. Maps in NCHW order were slower with one thread, as the presets train;
+  so was a batch norm of our own. The likelihood and its gradient in one function, weights in the
+  order in which they are read, and other orders of the pixels of blocks gained 3 % at most.
   `torch.compile` took 4 % off a step on 2×2 and 7 % on 4×4, for half a minute of compiling. With
   the batch as the last dimension, strided convolutions are products of rows as they lie in memory:
   two fifths of the library's time from 8 channels to the two of an image, a fifth less between 8
@@ -179,9 +182,8 @@ TRIED = """What was tried, by hand, outside this suite:
   3 % more. `torch.compile` made a step a fifth longer.
 - *CM.* Three quarters of a step of the laptop preset are convolutions, batch norms and activations
   of maps with 8 to 32 channels. Gradients of the density in fewer passes, a log-sum-exp that keeps
-  the softmax, and activations in place took 9 % off. Transposed convolutions as convolutions to
-  blocks of pixels, as in the VQ-VAE's last layer, took as long for the last layer and twice as long
-  for the others.
+  the softmax, and activations in place took 9 % off, transposed convolutions by blocks of pixels
+  3 % more. Of the last layer, the library's gradients took longer than those of the blocks.
 - *GPU.* Residual blocks by cuDNN's convolutions, which are slow without TF32: 13.1 ms in place of
   6.2 ms for a step of the 4×4 VQ-VAE, 3.0 in place of 2.1 on 2×2. Maps in NCHW order: 3 % faster
   for VQ-VAEs, a quarter slower for a CM. cuDNN's search for the fastest algorithm changed nothing.
@@ -196,11 +198,13 @@ TRIED = """What was tried, by hand, outside this suite:
   less could be kept when a setting changes.
 - *Laptop preset.* With the settings of its first reference, one seed by each code, one after the
   other on the same Intel Xeon, scaled to five seeds: 102 core-minutes by `74037ad`, the code of
-  that reference, 58 by `ba66edf`: not half, but four sevenths. Of these VQ-VAEs take 18 (they took
-  24), evaluations 17 (40), baselines 16 (25) and priors 7 (11): small networks, in whose profiles
-  no operation takes more than a fourth. Of the evaluation of a teacher with an exact model of
-  65,536 components, under six masks, a fourth are float32 products and a fifth pairs in float64;
-  of that of a 4×4 teacher, two fifths are p(z) of its images' codes under ten classes.
+  that reference, 54 by `23d82b1`: not half, but 53 %. (That reference itself took 133, on an AMD
+  EPYC with other work.) Of the 54, VQ-VAEs take 17 (they took 24), evaluations 15 (40), baselines
+  14 (25) and priors 6 (11): small networks, in whose profiles no operation takes more than a
+  fourth. Starting Python and importing PyTorch takes 1.5 s of each of 130 jobs, 3 minutes. Of the
+  evaluation of a teacher with an exact model of 65,536 components, under six masks, a fourth are
+  float32 products, at the processor's peak, and a fifth pairs in float64. These would take two
+  thirds of their time by differences in float32, but then be off by up to 5·10⁻⁸ of their value.
 """
 
 

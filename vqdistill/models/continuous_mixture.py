@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.errors import InputError
+from vqdistill.models.batch_norm import BatchNorm2d
 from vqdistill.models.doubling import Doubling
 from vqdistill.models.softmax import log_sum_exp
 from vqdistill.randomness import drawn_seed
@@ -248,7 +249,7 @@ def build_decoder(
     for n_out in channels[:-1]:
         modules += [
             Doubling(n_in, n_out, 3, 2, bias=False),
-            nn.BatchNorm2d(n_out),
+            BatchNorm2d(n_out),
             nn.LeakyReLU(inplace=True),
             Residual(n_out),
         ]
@@ -268,10 +269,10 @@ class Residual(nn.Module):
         self.branch = nn.Sequential(
             nn.LeakyReLU(),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.LeakyReLU(inplace=True),
             nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
+from vqdistill.models.batch_norm import BatchNorm2d
 from vqdistill.models.doubling import Doubling, Halving
 from vqdistill.models.grid_convolution import GridConvolution, Pointwise, maps_of
 from vqdistill.models.grids import Layer, check_channels, encoder_layers
@@ -192,7 +193,7 @@ class Encoder(nn.Module):
         for layer, n_out in zip(layers, channels, strict=True):
             modules.append(Halving(n_in, n_out, *layer[:3], bias=layer.bare))
             if not layer.bare:
-                modules += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+                modules += [BatchNorm2d(n_out), nn.ReLU(inplace=True)]
             n_in = n_out
         self.convolutions = nn.Sequential(*modules)
         self.blocks = nn.Sequential(Residual(grid, n_in), Residual(grid, n_in))
@@ -221,7 +222,7 @@ class Decoder(nn.Module):
             shape = (channels[i], outputs[i], kernel, stride, padding, missing)
             modules.append(Doubling(*shape, bias=bare))
             if not bare:
-                modules += [nn.BatchNorm2d(outputs[i]), nn.ReLU(inplace=True)]
+                modules += [BatchNorm2d(outputs[i]), nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*modules)
 
     def forward(self, vectors: Tensor) -> Tensor:
