@@ -153,10 +153,13 @@ TRIED = """What was tried, by hand, outside this suite:
   take 25 nats for negligible in place of 30 (5 %).
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
   between them take the rest. Other block sizes were no faster, nor were several batches at once at
-  small K. On the AMD EPYC the ratio to the quicker peer was 3.5. With dimensions in the order of
+  small K. On the AMD EPYC the ratio to the quicker peer was 3.5. With glibc told to keep its
+  memory, as the steps of the workflow do, peers gain more than vqdistill, which asks for less: the
+  ratio at K = 20 was 3.3, and that of the CM's density 130. With dimensions in the order of
   the EiNet authors' code (`units first`) the peer takes about twice as long at K = 10 and 20.
-- *VQ-VAE.* On an AMD EPYC the ratios were 2.3 (2×2) and 2.0 (4×4): there the plain loop took half
-  as long again as on the Intel Xeon, vqdistill a tenth longer on 2×2 and a fourth longer on 4×4.
+- *VQ-VAE.* On an AMD EPYC, with earlier code, the ratios were 2.3 (2×2) and 2.0 (4×4): there the
+  plain loop took half as long again as on the Intel Xeon, vqdistill a tenth longer on 2×2 and a
+  fourth longer on 4×4.
   The 3×3 convolutions of the residual blocks are Winograd's. oneDNN's transposed convolutions of
   stride 2 take up to five times as long as its convolutions of the same size, also where they are
   the gradient of one: 4.1 of the 22.5 ms of a step on 2×2, 5.2 of 39 ms on 4×4. With few channels
@@ -198,7 +201,7 @@ TRIED = """What was tried, by hand, outside this suite:
   less could be kept when a setting changes.
 - *Laptop preset.* With the settings of its first reference, one seed by each code, one after the
   other on the same Intel Xeon, scaled to five seeds: 102 core-minutes by `74037ad`, the code of
-  that reference, 54 by `23d82b1`: not half, but 53 %. (That reference itself took 133, on an AMD
+  that reference, 54 by `6a398df`: not half, but 53 %. (That reference itself took 133, on an AMD
   EPYC with other work.) Of the 54, VQ-VAEs take 17 (they took 24), evaluations 15 (40), baselines
   14 (25) and priors 6 (11): small networks, in whose profiles no operation takes more than a
   fourth. Starting Python and importing PyTorch takes 1.5 s of each of 130 jobs, 3 minutes. Of the
