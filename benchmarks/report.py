@@ -125,9 +125,9 @@ than plain ones, so that a step can be quicker and yet reach a smaller share.
 """
 
 GPU = """Training steps are those of the paper's networks, batches of 128. Their kernels are
-recorded once and launched together, but for a CM, whose points come from the host, beside the
-device's work. Nothing waits for the device from batch to batch (`tests/test_gpu.py`). An evaluation
-waits for the numbers of pairs that matter; several jobs at a time fill the gaps. All products are
+recorded once and launched together, and nothing waits for the device from batch to batch
+(`tests/test_gpu.py`), but for a CM, whose points come from the host. An evaluation waits for the
+numbers of pairs that matter; several jobs at a time fill the gaps. All products are
 in float32 or float64: TF32 would move the bits per dimension of single reconstructed images by
 {1:.2g}, though by {0:.2g} on average, for standard deviations of 10^-3 ask for more than its ten
 bits.
@@ -171,9 +171,9 @@ TRIED = """What was tried, by hand, outside this suite:
   a search by least squares found five only with coefficients that grow without bound. Two
   threads that take the gradient of a batch norm of 8 channels write to the same lines of the
   cache, 1.7 ms in place of 0.2 ms by one thread: so one thread takes it, in two layers on 2×2,
-  which is a sixth of a step. Maps in NCHW order were slower with one thread, as the presets train;
-  so was a batch norm of our own. The likelihood and its gradient in one function, weights in the
-  order in which they are read, and other orders of the pixels of blocks gained 3 % at most.
+  which is a sixth of a step. With one thread, as the presets train, maps in NCHW order were slower,
+  and so was a batch norm of our own. The likelihood and its gradient in one function, weights in
+  the order in which they are read, and other orders of the pixels of blocks gained 3 % at most.
   `torch.compile` took 4 % off a step on 2×2 and 7 % on 4×4, for half a minute of compiling. With
   the batch as the last dimension, strided convolutions are products of rows as they lie in memory:
   two fifths of the library's time from 8 channels to the two of an image, a fifth less between 8

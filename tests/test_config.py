@@ -332,6 +332,11 @@ def test_a_baseline_is_left_out_by_null():
     assert "cm" not in experiment.methods(config)
 
 
+def test_a_misspelt_baseline_that_is_left_out_is_refused():
+    with pytest.raises(InputError, match="cmm: not known"):
+        checked(merged(paper(), {"baselines": {"cmm": None}}))
+
+
 def test_an_unknown_baseline_is_refused_before_anything_is_trained():
     config = minimal()
     config["baselines"]["gan"] = {}

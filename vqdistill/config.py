@@ -51,6 +51,7 @@ def checked(config: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     if error is not None:
         raise InputError(_one_line(error))
     _check_teachers(config)
+    _check_names(config["baselines"])
     kept = {name: entry for name, entry in config["baselines"].items() if entry is not None}
     config = config | {"baselines": kept}
     for name, baseline in config["baselines"].items():
@@ -117,10 +118,17 @@ def _one_line(error: ValidationError) -> str:
     return f"config: {key or 'top level'}: {error.message.splitlines()[0]}{about}"
 
 
+def _check_names(baselines: dict[str, Any]) -> None:
+    for name in baselines:
+        if settings_types(name) is None:
+            raise InputError(
+                f"config: baselines.{name}: not known; expected cm, einet or a module of"
+                " vqdistill/models"
+            )
+
+
 def _check_baseline(name: str, baseline: dict[str, Any]) -> None:
     where, known = f"config: baselines.{name}", settings_types(name)
-    if known is None:
-        raise InputError(f"{where}: not known; expected cm, einet or a module of vqdistill/models")
     for key, value in baseline["settings"].items():
         if key == "size":
             raise InputError(f"{where}.settings.size: list it in `sizes` instead")

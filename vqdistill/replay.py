@@ -31,7 +31,7 @@ class Replayed:
         if not inputs[0].is_cuda:
             return self.step(*inputs)
         self.inputs = self.inputs or [torch.empty_like(tensor) for tensor in inputs]
-        if any(ours.shape != given.shape for ours, given in zip(self.inputs, inputs, strict=True)):
+        if [like(tensor) for tensor in self.inputs] != [like(tensor) for tensor in inputs]:
             return self.step(*inputs)
         for ours, given in zip(self.inputs, inputs, strict=True):
             ours.copy_(given)
@@ -57,3 +57,8 @@ class Replayed:
         self.graph.register_generator_state(self.generator)
         with torch.cuda.graph(self.graph):
             self.result = self.step(*self.inputs)
+
+
+def like(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    """What must be the same of a recorded step's input and of another."""
+    return tensor.shape, tensor.dtype

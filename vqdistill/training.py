@@ -180,6 +180,9 @@ class GradientLearner:
     `batches(generator)` and `validation_batches()` yield what `model.loss` takes, a tensor or a
     tuple of tensors. The generator draws the order, the noise and whatever the loss samples; in
     validation a generator that is seeded alike each time stands in for it.
+
+    On a GPU a training step is recorded and replayed, for which a loss must neither wait for the
+    device nor copy from the host; a model whose loss does says `recordable = False`.
     """
 
     def __init__(
@@ -196,7 +199,7 @@ class GradientLearner:
         self.optimiser = Adam(model, learning_rate, weight_decay)
         recordable = getattr(model, "recordable", True)
         self.step = Replayed(self._step, generator) if recordable else self._step
-        self.names: list[str] = []  # of what a step gives
+        self.names: list[str] = []  # of what a training step gives
 
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         self.model.train()
@@ -212,25 +215,27 @@ class GradientLearner:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         self.model.eval()
-        means = _Means()
+        means, names = _Means(), []
         generator = torch.Generator(device=self.generator.device).manual_seed(0)
         for batch in map(_as_tuple, self.validation_batches()):
-            means.add(len(batch[0]), self._loss(batch, generator)[1])
-        return means.named(self.names)
+            _, names, values = self._loss(batch, generator)
+            means.add(len(batch[0]), values)
+        return means.named(names)
 
     def _step(self, *batch: Tensor) -> Tensor:
         """Move the parameters by the gradient of one batch; the loss and its parts [1 + parts]."""
         self.optimiser.zero_grad()
-        loss, values = self._loss(batch, self.generator)
+        loss, self.names, values = self._loss(batch, self.generator)
         loss.backward()
         self.optimiser.step()
         return values
 
-    def _loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss, and its value with those of its parts, float64 [1 + parts]."""
+    def _loss(
+        self, batch: tuple[Tensor, ...], generator: torch.Generator
+    ) -> tuple[Tensor, list[str], Tensor]:
+        """The loss; the names of it and its parts, and their values, float64 [1 + parts]."""
         loss, parts = self.model.loss(*batch, generator=generator)
-        self.names = ["loss", *parts]
-        return loss, torch.stack([loss.detach(), *parts.values()]).double()
+        return loss, ["loss", *parts], torch.stack([loss.detach(), *parts.values()]).double()
 
     def state(self) -> dict[str, Tensor]:
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}

@@ -83,6 +83,22 @@ def test_probabilities_of_given_codes(tabular_prior, beginnings, monkeypatch, sh
         assert prior.evaluations - before == beginnings(codes) * 4 * shape[0]
 
 
+def test_no_codes_have_no_probabilities(tabular_prior):
+    prior = tabular_prior(3, (2, 2), 4)
+    assert selection.log_prob_by_class(prior, prior.every_latent()[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("limit", "largest"), [(40, 16), (1000, 27 * 4)])
+def test_as_many_codes_at_once_as_a_prior_may_keep(tabular_prior, monkeypatch, limit, largest):
+    """Ten codes of 81 under four classes share four beginnings of three codes; all have 27."""
+    monkeypatch.setattr(selection, "PREFIXES", limit)
+    prior, sizes = tabular_prior(3, (2, 2), 4), []
+    extend = prior.extend
+    monkeypatch.setattr(prior, "extend", lambda *a: sizes.append(len(a[1])) or extend(*a))
+    selection.log_prob_by_class(prior, prior.every_latent())
+    assert max(sizes) == largest
+
+
 def test_probabilities_of_given_codes_under_a_network():
     torch.manual_seed(0)
     prior = PixelCNN(6, (4, 4), 3, PixelCNNSettings(8, 3, 8))

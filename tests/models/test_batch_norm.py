@@ -49,3 +49,15 @@ def test_is_batch_norm(threads, n_channels, tracked):
 def test_evaluation_is_the_library_s(threads):
     ours, plain, maps, _ = pair(8, torch.float32)
     assert torch.equal(ours.eval()(maps), plain.eval()(maps))
+
+
+def test_what_the_library_can_besides(threads):
+    """No weights, a cumulative average, and a refusal of single values."""
+    maps = torch.randn(4, 3, 5, 5, dtype=torch.float64, requires_grad=True)
+    ours, plain = (
+        kind(3, momentum=None, affine=False).double() for kind in (BatchNorm2d, nn.BatchNorm2d)
+    )
+    assert torch.equal(ours(maps), plain(maps))
+    assert torch.equal(ours.running_var, plain.running_var)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        BatchNorm2d(3)(torch.randn(1, 3, 1, 1, requires_grad=True))

@@ -103,3 +103,10 @@ def test_two_taps_need_one_position():
     with FlopCounterMode(display=False) as counter:
         ours(torch.randn(3, 5, 2, 2, dtype=torch.float64))
     assert counter.get_total_flops() == 2 * 3 * 2 * 2 * 5 * (4 * 8)
+
+
+@pytest.mark.parametrize("layer", [Doubling(4, 2, 3, 1, 1), Halving(4, 5, 3, 1, 1)])
+def test_other_strides_are_the_library_s(layer):
+    maps = torch.randn(2, 4, 8, 8, requires_grad=True)
+    expected = super(type(layer), layer).forward(maps)
+    assert torch.equal(layer(maps), expected)

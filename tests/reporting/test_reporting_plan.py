@@ -82,17 +82,6 @@ def test_time_grows_with_epochs_and_epochs_not_run_do_not_count():
     assert hours.to_numpy() * 3600 == pytest.approx(5 + 60 * 40 / 5)
 
 
-def test_what_small_jobs_take_beside_their_work_does_not_grow():
-    """A minute that both measured sizes take, and a second for each billion multiplications."""
-    config = resolved("quick", baselines={"einet": {"sizes": [2, 4]}})
-    measured = measured_jobs(config, runs(config))
-    measured["seconds"] = 60 + measured["work"] / 1e9
-    larger = resolved("quick", baselines={"einet": {"sizes": [16]}})
-    planned = estimates(larger, measured).set_index(["rule", "name"])
-    job = planned.loc[("train_baseline", "einet-16")]
-    assert 3600 * job["cpu_hours"] == pytest.approx(60 + job["work"] / 1e9)
-
-
 def test_hours_on_gpus_come_from_gpus_alone():
     config = resolved("quick")
     on_both = [runs(config), runs(config, device="NVIDIA H200", seconds=7.0)]

@@ -86,8 +86,8 @@ class GaussianLeaves(nn.Module):
         """[leaves, K, B] float64 nats of x [B, D]; hidden pixels are integrated out, or at their
         peak.
 
-        One product of [x², x, 1] with [−1/2σ², μ/σ², log N(0; μ, σ)] over the observed pixels: what
-        cancels in it, in float64, is 10^-8 nats at most for deviations from 10^-3 on.
+        One product of [x², x, 1] with [−1/2σ², μ/σ², log N(0; μ, σ)] over the observed pixels. What
+        cancels in it makes float64 round by some 10^-8 nats where all deviations are 10^-3.
         """
         means, stds = self.means.double(), self.stds.double()
         precisions = stds.square().reciprocal_()

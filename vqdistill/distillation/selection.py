@@ -11,6 +11,7 @@ from vqdistill.errors import InputError
 CONDITIONALS = 2**20  # evaluated at once: what a core's caches hold, roughly
 GPU_CONDITIONALS = 2**26
 FEWEST_ROWS = 256  # at once, so that reading the prior's weights doesn't count
+PREFIXES, GPU_PREFIXES = 2**13, 2**15  # at once at most, for what the prior keeps of each
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,22 @@ def mean_over_classes(log_prob_by_class: Tensor) -> Tensor:
 def log_prob_by_class(prior, codes: Tensor) -> Tensor:
     """log p(z|c) of every class: codes [N, H, W] -> float64 [N, C], nats.
 
-    The conditionals of each beginning z_<i that is among the codes are evaluated once.
+    The codes are sorted and taken in parts; in each, the conditionals of a beginning z_<i are
+    evaluated once, however many codes share it.
     """
     rows, places = codes.flatten(1).unique(dim=0, return_inverse=True)  # in lexicographic order
     conditionals = GPU_CONDITIONALS if codes.is_cuda else CONDITIONALS
+    prefixes = GPU_PREFIXES if codes.is_cuda else PREFIXES
     at_once = max(FEWEST_ROWS, conditionals // (prior.n_classes * prior.codebook_size))
+    at_once = max(1, min(at_once, prefixes // prior.n_classes))
     return torch.cat([_of_sorted(prior, part) for part in rows.split(at_once)])[places]
 
 
 def _of_sorted(prior, rows: Tensor) -> Tensor:
     """log p(z|c) [n, C] of distinct rows of codes [n, H * W] that stand in lexicographic order."""
     classes = torch.arange(prior.n_classes, device=rows.device)
+    if not len(rows):
+        return torch.zeros(0, len(classes), dtype=torch.float64, device=rows.device)
     prefixes = prior.begin(classes)  # the classes of one beginning side by side
     beginning = torch.zeros_like(rows[:, 0])  # of each row, its number
     total = torch.zeros(*rows[:, 0].shape, len(classes), dtype=torch.float64, device=rows.device)

@@ -18,7 +18,10 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         shared = self.num_features < LINE and torch.get_num_threads() > 1
-        if not (shared and self.training and maps.requires_grad and maps.device.type == "cpu"):
+        several = maps[:, 0].numel() > 1  # values of a channel
+        plain = self.affine and self.momentum is not None and several
+        trained = self.training and maps.requires_grad and maps.device.type == "cpu"
+        if not (shared and plain and trained):
             return super().forward(maps)
         statistics = (None, None)
         if self.track_running_stats:
@@ -28,6 +31,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class Normalised(torch.autograd.Function):
+    """The library's batch norm, whose gradient one thread takes."""
+
     @staticmethod
     def forward(
         ctx: Any,

@@ -3,7 +3,7 @@
 A 2×2 block of a transposed convolution's output depends on few positions of its input: the whole
 is a convolution to four times as many channels, which are then the pixels of the blocks (Shi et al.
 2016, https://arxiv.org/abs/1609.05158). With an even number of taps a side the products are the
-same, but the libraries' take up to twice as long where output channels are few. A convolution's
+same, but the libraries' take twice as long where output channels are few. A convolution's
 gradient for its input is such a transpose; the other gradients are quick in the libraries.
 
 That is for training on CPUs. On GPUs the libraries' are as quick, and a frozen model calls them,
@@ -26,7 +26,7 @@ class Doubling(nn.ConvTranspose2d):
     """nn.ConvTranspose2d of stride 2: [B, C, H, W] maps."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        quick = self.weight.requires_grad and few(self.out_channels, self.kernel_size)
+        quick = self.weight.requires_grad and few(self, self.out_channels)
         if maps.is_cuda or not quick:
             return super().forward(maps)
         sides = tuple(
@@ -45,7 +45,8 @@ class Halving(nn.Conv2d):
     """nn.Conv2d of stride 2: [B, C, H, W] maps."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        quick = maps.requires_grad and few(self.in_channels, self.kernel_size)
+        trained = self.weight.requires_grad and maps.requires_grad
+        quick = trained and few(self, self.in_channels)
         if maps.is_cuda or not quick:
             return super().forward(maps)
         maps = Strided.apply(maps, self.weight, self.padding)
@@ -62,9 +63,11 @@ class Transposed(torch.autograd.Function):
         return transposed(maps, weight, None, padding, sides)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         maps, weight = ctx.saved_tensors
-        of_maps = F.conv2d(gradient, weight, None, STRIDE, ctx.padding)
+        of_maps = None
+        if ctx.needs_input_grad[0]:
+            of_maps = F.conv2d(gradient, weight, None, STRIDE, ctx.padding)
         of_weight = conv2d_weight(gradient, weight.shape, maps, STRIDE, ctx.padding)
         return of_maps, of_weight, None, None
 
@@ -85,9 +88,11 @@ class Strided(torch.autograd.Function):
         return of_maps, conv2d_weight(maps, weight.shape, gradient, STRIDE, ctx.padding), None
 
 
-def few(channels: int, kernel: tuple[int, int]) -> bool:
-    """Whether blocks are quicker for so many output channels of a transposed convolution."""
-    return channels <= (ODD if any(side % STRIDE for side in kernel) else EVEN)
+def few(layer: nn.Conv2d | nn.ConvTranspose2d, channels: int) -> bool:
+    """Whether blocks are quicker for so many output channels of the transposed convolution."""
+    if layer.stride != (STRIDE, STRIDE) or layer.dilation != (1, 1) or layer.groups != 1:
+        return False
+    return channels <= (ODD if any(side % STRIDE for side in layer.kernel_size) else EVEN)
 
 
 def transposed(

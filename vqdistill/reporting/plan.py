@@ -2,7 +2,7 @@
 
 The work of a job is the number of multiplications that its networks and mixtures take, counted
 roughly, from the configuration alone. Time grows with it: a job is compared with the measured job
-of its kind that is most like it, and takes longer as it has more work.
+of its kind that is most like it, and takes as many times longer as it has more work.
 """
 
 import math
@@ -62,38 +62,23 @@ def estimates(config: dict[str, Any], measured: pd.DataFrame) -> pd.DataFrame:
     of its kind was measured on one), its memory, and what this rests on."""
     rows, measured = [], measured.reset_index(drop=True)
     for job in jobs(config).to_dict("records"):
-        row = job | {"cpu_hours": np.nan, "gpu_hours": np.nan, "memory_mb": np.nan, "basis": "-"}
+        row = job | {"cpu_hours": np.nan, "gpu_hours": np.nan, "memory_mb": np.nan}
+        row |= {"cpu_basis": "-", "gpu_basis": "-"}
         alike = measured[(measured["rule"] == job["rule"]) & (measured["family"] == job["family"])]
         if alike.empty:
             alike = measured[measured["rule"] == job["rule"]]
         for kind, of_kind in alike.groupby(np.where(alike["device"] == "cpu", "cpu", "gpu")):
             nearest = of_kind.loc[_distances(job, of_kind).idxmin()]
             factor = job["work"] / nearest["work"]
-            row[f"{kind}_hours"] = _seconds(job["work"], nearest, of_kind) / 3600
+            start = min(START_SECONDS, 0.8 * nearest["seconds"])
+            seconds = start + (nearest["seconds"] - start) * factor
+            row[f"{kind}_hours"] = seconds / 3600
             more = max(job["parameters"] - nearest["parameters"], 0)
-            row["memory_mb"] = nearest["memory_mb"] + COPIES * 4 * more / 1e6
-            row["basis"] = f"{nearest['experiment']} {nearest['name']} x{factor:.3g}"
+            memory = nearest["memory_mb"] + COPIES * 4 * more / 1e6
+            row["memory_mb"] = np.fmax(row["memory_mb"], memory)
+            row[f"{kind}_basis"] = f"{nearest['experiment']} {nearest['name']} x{factor:.3g}"
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _seconds(work: float, nearest: pd.Series, measured: pd.DataFrame) -> float:
-    """What a job of some work takes, from the measured one that is nearest.
-
-    A larger one grows at the rate at which the measured ones did, where the same experiment has one
-    of half the work: what small jobs take is mostly no work. Otherwise all but the start grows.
-    """
-    beside = (measured["experiment"] == nearest["experiment"]) & (
-        measured["device"] == nearest["device"]
-    )
-    smaller = measured[beside & (measured["work"] <= nearest["work"] / 2)]
-    if work > nearest["work"] and not smaller.empty:
-        other = smaller.loc[smaller["work"].idxmax()]
-        rate = (nearest["seconds"] - other["seconds"]) / (nearest["work"] - other["work"])
-        if rate > 0:
-            return nearest["seconds"] + rate * (work - nearest["work"])
-    start = min(START_SECONDS, 0.8 * nearest["seconds"])
-    return start + (nearest["seconds"] - start) * work / nearest["work"]
 
 
 def _distances(job: dict[str, Any], measured: pd.DataFrame) -> pd.Series:
