@@ -84,10 +84,12 @@ def chunking(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=[0.0, 1.0, scores.DENSE_SHARE], ids=["dense", "gathered", "default"])
+@pytest.fixture(params=["dense", "gathered", "sparse", "default"])
 def share(request, monkeypatch):
-    """Both ways of evaluating the components that matter."""
-    monkeypatch.setattr(scores, "DENSE_SHARE", request.param)
+    """All ways of evaluating the components that matter."""
+    if request.param != "default":
+        monkeypatch.setattr(scores, "DENSE_SHARE", 0.0 if request.param == "dense" else 1.0)
+        monkeypatch.setattr(scores, "FEW_PAIRS", 0 if request.param == "sparse" else math.inf)
 
 
 # log_prob
@@ -162,6 +164,9 @@ def test_exact_where_float32_alone_is_wrong():
     exact = leaves(mixture, x).sum(-1)[:, chunk.slice]
     assert (rough - exact).abs().max() > 1.0
     torch.testing.assert_close(scorer.exact(block), exact, rtol=0, atol=1e-4)
+    pairs = block, 0, *torch.ones(exact.shape).nonzero(as_tuple=True)
+    for values in (scorer.by_image(*pairs), scorer.one_by_one(*pairs)):
+        torch.testing.assert_close(values.view_as(exact), exact, rtol=0, atol=1e-4)
     difference = mixture.log_prob(x) - direct(mixture, x)
     assert difference.abs().max() < 1e-6 * 784 * math.log(2)
 

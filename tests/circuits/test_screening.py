@@ -21,7 +21,7 @@ def problem(n, n_weights, spread, so_far, seed=0):
 
 
 def one_by_one(scores, bounds, ends):
-    """The pairs that can matter, by the definition: [(image, component)], by parts of the chunk."""
+    """The pairs that can matter, by the definition: [(image, component)], ascending."""
     found = []
     largest = bounds.so_far.clone()
     for part in segments(ends, scores.shape[1]):
@@ -31,7 +31,7 @@ def one_by_one(scores, bounds, ends):
         largest = torch.maximum(largest, least.amax(2))
         keep = (most > largest[:, :, None] - NEGLIGIBLE).any(0)
         found += [(image, part.start + number) for image, number in keep.nonzero().tolist()]
-    return found
+    return sorted(found)
 
 
 @pytest.mark.parametrize("n_weights", [1, 2, 3])

@@ -325,9 +325,9 @@ MUTANTS = [
     ),
     Mutant(
         "float32 where float64 is needed",
-        "circuits.scores:Scorer.of_pairs",
-        "values.sub_(self.exact_means.index_select(0, numbers)).square_()",
-        "values = values.float().sub_(self.means.index_select(0, numbers)).square_().double()",
+        "circuits.scores:Scorer.by_image",
+        "block.exact_features[cell], weights[cell]",
+        "block.features[cell].double(), weights[cell]",
         "log_likelihoods_on_mnist_are_exact",
     ),
     Mutant(

@@ -64,6 +64,20 @@ class DecodedComponents:
         return self.decode(index)
 
 
+class ReorderedComponents:
+    """Other components, or some of them, in the order that their numbers [N] are given in."""
+
+    def __init__(self, components: Components, order: Tensor) -> None:
+        self.components, self.order = components, order
+        self.n_variables, self.device = components.n_variables, components.device
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def parameters(self, index: slice | Tensor) -> tuple[Tensor, Tensor]:
+        return self.components.parameters(self.order[index])
+
+
 class Chunk(NamedTuple):
     """Some consecutive components."""
 

@@ -6,7 +6,6 @@ Cells of the pixels that tell most of which components are near come first.
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,17 +16,29 @@ IMAGE_BLOCK = 2048  # images at once
 SCORED_ROWS = 4096  # images at once times masks
 GPU_ROWS = 2**16  # images at once times masks
 CELL = 112  # pixels after which components may be left out, where all images share one mask
-SAMPLE = 32  # images, and components, that pixels are ordered by
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+SAMPLE = 64  # images, and components, that pixels are ordered by
 NEGLIGIBLE = 30.0  # nats below the largest term; 10^8 such terms change a sum by less than 1e-5
 
 
-class Block(NamedTuple):
-    """Some consecutive images, laid out as what a chunk's parameters are multiplied with."""
+class Block:
+    """Some consecutive images, laid out as what a chunk's parameters are multiplied with.
 
-    rows: slice
-    x: Tensor  # [B, P]
-    own_masks: Tensor | None  # [B, P], where each image has a mask of its own
-    features: list[Tensor]  # of each cell [B, F], float32
+    x: [B, P]; own_masks: [B, P], where each image has a mask of its own, else None; features: of
+    each cell [B, F], float32.
+    """
+
+    def __init__(self, known: "Evidence", rows: slice) -> None:
+        self.known, self.rows, self.x = known, rows, known.x[rows]
+        self.own_masks = None
+        if known.own_masks is not None:
+            self.own_masks = known.of_pixels(known.own_masks[rows])
+        self.features = known.features(self.x.float(), self.own_masks)
+
+    @cached_property
+    def exact_features(self) -> list[Tensor]:
+        """The features in float64."""
+        return self.known.features(self.x.double(), self.own_masks)
 
 
 class Evidence:
@@ -90,24 +101,24 @@ class Evidence:
         n_masks = len(self.members)
         on_cpu = min(IMAGE_BLOCK, SCORED_ROWS // n_masks)
         size = max(1, GPU_ROWS // n_masks if self.x.is_cuda else on_cpu)
-        return [self._block(rows) for rows in blocks(len(self.x), size)]
-
-    def _block(self, rows: slice) -> Block:
-        own = None if self.own_masks is None else self.of_pixels(self.own_masks[rows])
-        return Block(rows, self.x[rows], own, self.features(self.x[rows].float(), own))
+        return [Block(self, rows) for rows in blocks(len(self.x), size)]
 
     def features(self, x: Tensor, own_masks: Tensor | None) -> list[Tensor]:
         """[x², −2x] of each cell's pixels [B, F], and the mask where each image has its own."""
-        parts = [x.square(), -2 * x] if own_masks is None else [x.square(), -2 * x, own_masks.to(x)]
-        return self._by_cell(parts)
+        n_parts, of_cells = 2 if own_masks is None else 3, []
+        for cell in self.cells:
+            of_cell = x.new_empty(len(x), n_parts, cell.stop - cell.start)
+            torch.square(x[:, cell], out=of_cell[:, 0])
+            torch.mul(x[:, cell], -2, out=of_cell[:, 1])
+            if own_masks is not None:
+                of_cell[:, 2] = own_masks[:, cell]
+            of_cells.append(of_cell.flatten(1))
+        return of_cells
 
     def weights(self, quadratic: Tensor, linear: Tensor, constant: Tensor) -> list[Tensor]:
         """What the features of each cell are multiplied with [n, F], from terms [n, P]."""
         parts = [quadratic, linear] if self.own_masks is None else [quadratic, linear, constant]
-        return self._by_cell(parts)
-
-    def _by_cell(self, parts: list[Tensor]) -> list[Tensor]:
-        return [torch.stack([p[:, cell] for p in parts], -1).flatten(1) for cell in self.cells]
+        return [torch.cat([part[:, cell] for part in parts], 1) for cell in self.cells]
 
     def sums(self, terms: Tensor) -> Tensor:
         """Σ of terms [n, P] over the pixels of each cell [cells, n], float64."""
@@ -143,9 +154,10 @@ def nats_taken(x: Tensor, components: Components) -> Tensor:
 
 
 def _some(n: int, device: torch.device) -> Tensor:
-    """Up to `SAMPLE` of n numbers, as far apart as they can be."""
+    """Up to `SAMPLE` of n numbers, far apart and in no regular order, as the codes of latents are."""
     count = min(n, SAMPLE)
-    return torch.arange(count, device=device) * n // max(count, 1)
+    parts = (torch.arange(count, dtype=torch.float64) * GOLDEN_RATIO).frac()
+    return (parts * n).long().to(device)
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

@@ -28,6 +28,7 @@ from vqdistill.circuits.components import (
     HALF_LOG_TWO_PI,
     Chunk,
     Components,
+    ReorderedComponents,
     chunks,
     peaks,
     quadratic_terms,
@@ -46,7 +47,8 @@ from vqdistill.errors import InputError
 GATHERED_PAIRS = 64  # at a time and thread, whose pixels fit in a core's cache
 GATHERED_ON_GPU = 2**17
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
-DENSE_SHARE = 0.04  # above this share of components that matter, float64 throughout is faster
+FEW_PAIRS = 128  # fewer don't pay for the preparation of a sparse product
+DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
 NARROWEST = 1e-16  # standard deviation, for products that float32 can hold
 CANCELLING = 1e11  # nats of terms of opposite signs, above which float64 is off by 1e-4 nats or so
@@ -55,12 +57,9 @@ warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 
 
 class Pairs(NamedTuple):
-    """Images and components that can matter to each other.
+    """Images and components that can matter to each other."""
 
-    The images ascend, within each part of the chunk where sums are also taken up to some ends.
-    """
-
-    images: Tensor  # [P], within the block
+    images: Tensor  # [P], within the block, ascending
     numbers: Tensor  # [P], within the chunk
     values: Tensor  # [P] float64, log p_n(x_o)
 
@@ -133,16 +132,23 @@ class Scorer:
 
     def exact(self, block: Block, mask: int = 0) -> Tensor:
         """log p_n(x_o) [B, n] of every component, in float64."""
-        if (3 * self.margins[mask] > CANCELLING * self.rounding).any():
+        if self._cancels(mask):
             shape = (len(block.x), len(self.chunk.means))
             everything = torch.ones(shape, dtype=torch.bool, device=block.x.device)
             return self.one_by_one(block, mask, *everything.nonzero(as_tuple=True)).view(shape)
-        features = self.known.features(block.x.double(), block.own_masks)
         weights, offsets = self.exact_terms
         total = offsets[mask].expand(len(block.x), -1)
-        for cell in self.known.members[mask].nonzero().flatten().tolist():
-            total = torch.addmm(total, features[cell], weights[cell].T)
+        for cell in self._cells_of(mask):
+            total = torch.addmm(total, block.exact_features[cell], weights[cell].T)
         return total
+
+    def _cancels(self, mask: int) -> bool:
+        """Whether products lose too much, even in float64."""
+        return bool((3 * self.margins[mask] > CANCELLING * self.rounding).any())
+
+    def _cells_of(self, mask: int) -> list[int]:
+        """The numbers of the cells that are observed under a mask."""
+        return self.known.members[mask].nonzero().flatten().tolist()
 
     def relevant(
         self, block: Block, log_weights: Tensor, floor: Tensor, ends: Sequence[int] = ()
@@ -211,12 +217,8 @@ class Scorer:
         values, cells = scores[images, numbers], slice(done, None)
         parts = zip(block.features[cells], self.weights[cells], [*possible, None], strict=True)
         for features, weights, high in parts:
-            counts = images.bincount(minlength=len(scores)).cumsum(0)
-            ends = torch.cat([counts.new_zeros(1), counts])
-            pairs = torch.sparse_csr_tensor(
-                ends, numbers, values, scores.shape, check_invariants=False
-            )
-            values = torch.sparse.sampled_addmm(pairs, features, weights.T).values()
+            ends = ends_of_images(images, len(scores))
+            values = add_products(values, ends, numbers, features, weights)
             if high is not None:
                 most = high.index_select(0, numbers).add_(values, alpha=1 - self.rounding)
                 alive = (most > needed.index_select(0, images)).nonzero().squeeze(1)
@@ -236,7 +238,18 @@ class Scorer:
         """Pairs with their log p_n(x_o) in float64."""
         if len(images) > DENSE_SHARE * len(block.x) * len(self.chunk.means):
             return Pairs(images, numbers, self.exact(block, mask)[images, numbers])
-        return Pairs(images, numbers, self.one_by_one(block, mask, images, numbers))
+        if len(images) < FEW_PAIRS or images.is_cuda or self._cancels(mask):
+            return Pairs(images, numbers, self.one_by_one(block, mask, images, numbers))
+        return Pairs(images, numbers, self.by_image(block, mask, images, numbers))
+
+    def by_image(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
+        """log p_n(x_o) [P] of pairs, whose images ascend, as a sparse product in float64."""
+        weights, offsets = self.exact_terms
+        values, ends = offsets[mask, numbers], ends_of_images(images, len(block.x))
+        for cell in self._cells_of(mask):
+            of_cell = block.exact_features[cell], weights[cell]
+            values = add_products(values, ends, numbers, *of_cell)
+        return values
 
     def one_by_one(self, block: Block, mask: int, images: Tensor, numbers: Tensor) -> Tensor:
         """log p_n(x_o) [P] of pairs, as many at a time as the cache holds."""
@@ -257,6 +270,24 @@ class Scorer:
             values += peaks(self.log_stds.index_select(0, numbers).double())
             return (values * block.own_masks.index_select(0, images)).sum(1)
         return values @ self.known.observed[mask] + self.peaks[mask, numbers]
+
+
+def ends_of_images(images: Tensor, n_images: int) -> Tensor:
+    """Where the pairs of each image start and end [n_images + 1]; images [P] ascend."""
+    counts = images.bincount(minlength=n_images).cumsum(0)
+    return torch.cat([counts.new_zeros(1), counts])
+
+
+def add_products(
+    values: Tensor, ends: Tensor, numbers: Tensor, features: Tensor, weights: Tensor
+) -> Tensor:
+    """values [P] + the products of pairs of rows of features [B, F] and of weights [n, F].
+
+    ends: [B + 1], where the pairs of each row of features end; numbers: [P], rows of weights.
+    """
+    shape = (len(features), len(weights))
+    pairs = torch.sparse_csr_tensor(ends, numbers, values, shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(pairs, features, weights.T).values()
 
 
 def ends_within(chunk: Chunk, sizes: Sequence[int]) -> list[int]:
@@ -298,6 +329,8 @@ def log_sum(
     result = torch.full(shape, -torch.inf, dtype=torch.float64, device=known.x.device)
     running = result[:, :, 0].clone()  # [M, S, B]
     log_weights = log_weights[:, : sizes[-1]]
+    if len(sizes) == 1:
+        components, log_weights = heaviest_first(components, log_weights)
     for chunk, block, mask, pairs in relevant_pairs(known, components, log_weights, running, sizes):
         places = {size - chunk.start: i for i, size in enumerate(sizes)}
         so_far = running[mask, :, block.rows]
@@ -310,6 +343,18 @@ def log_sum(
                 result[mask, :, places[part.stop], block.rows] = so_far
         running[mask, :, block.rows] = so_far
     return result
+
+
+def heaviest_first(components: Components, log_weights: Tensor) -> tuple[Components, Tensor]:
+    """The same components and weights [S, N], by descending weight.
+
+    The sum over the first of them is then near that over all, and leaves out more of the others.
+    """
+    heaviest = log_weights.amax(0)
+    if (heaviest.diff() <= 0).all():
+        return components, log_weights
+    order = heaviest.argsort(descending=True, stable=True)
+    return ReorderedComponents(components, order), log_weights[:, order]
 
 
 def log_sum_by_image(terms: Tensor, images: Tensor, n_images: int) -> Tensor:

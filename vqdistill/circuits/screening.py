@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
 
 
 def among_all(scores: Tensor, bounds: Bounds, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Images and components that can matter, from the scores [B, n] of all."""
+    """Images, ascending, and components that can matter, from the scores [B, n] of all."""
     found = []
     for part in segments(ends, scores.shape[1]):
         of_part = bounds.of(part)
@@ -40,8 +40,11 @@ def among_all(scores: Tensor, bounds: Bounds, ends: Sequence[int]) -> tuple[Tens
         images, numbers, largest = near_the_largest(*pairs, of_part)
         found.append((images, part.start + numbers))
         bounds = bounds._replace(so_far=largest)
-    images, numbers = zip(*found, strict=True)
-    return torch.cat(images), torch.cat(numbers)
+    if len(found) == 1:
+        return found[0]
+    images, numbers = (torch.cat(parts) for parts in zip(*found, strict=True))
+    order = images.argsort(stable=True)
+    return images[order], numbers[order]
 
 
 def near_the_top(scores: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor]:
