@@ -108,7 +108,13 @@ class Circuit(ABC):
 
     def checked_masks(self, x: Tensor, masks: Tensor) -> Tensor:
         """Several masks [M, D]; InputError where one doesn't fit the circuit."""
-        return torch.stack([self.checked(x, observed) for observed in masks])
+        _check_mask(masks)
+        if masks.ndim != 2:
+            raise InputError(
+                f"masks of shape {tuple(masks.shape)}: expected [M, {self.n_variables}], M of them"
+            )
+        self.checked(x, masks.any(0))
+        return masks.to(x.device)
 
     def checked(self, x: Tensor, observed: Tensor | None) -> Tensor | None:
         """The mask as [D] or [B, D]; InputError where images or mask do not fit the circuit."""
