@@ -89,7 +89,9 @@ def share(request, monkeypatch):
     """All ways of evaluating the components that matter."""
     if request.param != "default":
         monkeypatch.setattr(scores, "DENSE_SHARE", 0.0 if request.param == "dense" else 1.0)
-        monkeypatch.setattr(scores, "FEW_PAIRS", 0 if request.param == "sparse" else math.inf)
+        fewest = 0 if request.param == "sparse" else math.inf
+        monkeypatch.setattr(scores, "PAIRS_OF_COMPONENT", fewest)
+        monkeypatch.setattr(scores, "PAIRS_OF_IMAGE", fewest)
 
 
 # log_prob

@@ -47,7 +47,7 @@ from vqdistill.errors import InputError
 GATHERED_PAIRS = 64  # at a time and thread, whose pixels fit in a core's cache
 GATHERED_ON_GPU = 2**17
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
-FEW_PAIRS = 128  # fewer don't pay for the preparation of a sparse product
+PAIRS_OF_COMPONENT, PAIRS_OF_IMAGE = 4, 2  # that pay for its part in a sparse product
 DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
 NARROWEST = 1e-16  # standard deviation, for products that float32 can hold
@@ -238,7 +238,10 @@ class Scorer:
         """Pairs with their log p_n(x_o) in float64."""
         if len(images) > DENSE_SHARE * len(block.x) * len(self.chunk.means):
             return Pairs(images, numbers, self.exact(block, mask)[images, numbers])
-        if len(images) < FEW_PAIRS or images.is_cuda or self._cancels(mask):
+        n_images, n_masks = len(self.known), len(self.known.members)
+        of_chunk = len(images) * n_masks * n_images / len(block.x)  # if others are like these
+        needed = PAIRS_OF_COMPONENT * len(self.chunk.means) + PAIRS_OF_IMAGE * n_images
+        if of_chunk < needed or images.is_cuda or self._cancels(mask):
             return Pairs(images, numbers, self.one_by_one(block, mask, images, numbers))
         return Pairs(images, numbers, self.by_image(block, mask, images, numbers))
 
