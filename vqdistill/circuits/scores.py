@@ -239,9 +239,9 @@ class Scorer:
         if len(images) > DENSE_SHARE * len(block.x) * len(self.chunk.means):
             return Pairs(images, numbers, self.exact(block, mask)[images, numbers])
         n_images, n_masks = len(self.known), len(self.known.members)
-        of_chunk = len(images) * n_masks * n_images / len(block.x)  # if others are like these
+        of_chunk = len(images) * n_masks * n_images  # times B, if other blocks are like this one
         needed = PAIRS_OF_COMPONENT * len(self.chunk.means) + PAIRS_OF_IMAGE * n_images
-        if of_chunk < needed or images.is_cuda or self._cancels(mask):
+        if of_chunk <= needed * len(block.x) or images.is_cuda or self._cancels(mask):
             return Pairs(images, numbers, self.one_by_one(block, mask, images, numbers))
         return Pairs(images, numbers, self.by_image(block, mask, images, numbers))
 
