@@ -154,9 +154,10 @@ def nats_taken(x: Tensor, components: Components) -> Tensor:
 
 
 def _some(n: int, device: torch.device) -> Tensor:
-    """Up to `SAMPLE` of n numbers, far apart and in no regular order, as the codes of latents are."""
-    count = min(n, SAMPLE)
-    parts = (torch.arange(count, dtype=torch.float64) * GOLDEN_RATIO).frac()
+    """Up to `SAMPLE` of n numbers: far apart, and at no regular distance, as codes repeat."""
+    if n <= SAMPLE:
+        return torch.arange(n, device=device)
+    parts = (torch.arange(SAMPLE, dtype=torch.float64) * GOLDEN_RATIO).frac()
     return (parts * n).long().to(device)
 
 

@@ -40,14 +40,18 @@ def joint_and_marginals(
     masks: [M, D]; wanted: numbers of components, read under the weights that the method stands
     for. Where these are all models, one pass gives both.
     """
-    masks = torch.cat([torch.ones_like(masks[:1]), masks])
-    numbers = set(subject.sizes or [0])
-    if not numbers <= wanted:
-        marginals = {n: subject.model(n).marginals(x, masks) for n in sorted(numbers & wanted)}
-        return list(subject.log_probs(x)), marginals
-    models = list(subject.marginals(x, masks))
-    main = {n: log_prob for n, weights, log_prob in models if weights == subject.main_weights}
-    return [(n, weights, log_prob[0]) for n, weights, log_prob in models], main
+    main = subject.main_weights
+    if set(subject.sizes or [0]) <= wanted:
+        everything = torch.cat([torch.ones_like(masks[:1]), masks])
+        models = list(subject.marginals(x, everything))
+        joint = [(n, weights, log_prob[0]) for n, weights, log_prob in models]
+        return joint, {n: log_prob for n, weights, log_prob in models if weights == main}
+    joint = list(subject.log_probs(x))
+    return joint, {
+        n: torch.cat([log_prob[None], subject.model(n).marginals(x, masks)])
+        for n, weights, log_prob in joint
+        if weights == main and n in wanted
+    }
 
 
 def inpainting_rows(

@@ -51,8 +51,11 @@ CAPTIONED = [
 ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad=67108864"
 TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
 
+# numpy's threads would only wait, which takes a core's time: steps calculate with PyTorch's.
+SETTINGS = f"GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}} OPENBLAS_NUM_THREADS=1"
+
 # Signals reach the step itself and not a shell around it, which would end first and take it along.
-shell.prefix(f"set -euo pipefail; export GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}}; exec ")
+shell.prefix(f"set -euo pipefail; export {SETTINGS}; exec ")
 
 
 wildcard_constraints:
