@@ -149,8 +149,9 @@ TRIED = """What was tried, by hand, outside this suite:
   one pass of both took a third longer. Six masks are asked together: one by one they took twice
   as long, and after half of the pixels an eighth of the components still matter to some mask.
   Pairs that matter to several masks, evaluated once, saved little: four fifths matter to one alone.
-  Nor did it help to gather a mask's pixels alone, whose copies took as long as they saved, or to
-  take 25 nats for negligible in place of 30 (5 %).
+  Pairs as a sparse product of the observed cells, in float64, take a fourth of the time that their
+  gathered differences took, where there are enough of them to pay for its preparation. To take 25
+  nats for negligible in place of 30 gains 1 % then.
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
   between them take the rest. Other block sizes were no faster, nor were several batches at once at
   small K. On the AMD EPYC the ratio to the quicker peer was 3.5. With glibc told to keep its
@@ -199,15 +200,19 @@ TRIED = """What was tried, by hand, outside this suite:
   which PyTorch is imported would save most of the rest, but it would stand between Snakemake and
   every signal, limit and measurement of a job. Fewer, longer steps would save more too, but then
   less could be kept when a setting changes.
-- *Laptop preset.* With the settings of its first reference, one seed by each code, one after the
-  other on the same Intel Xeon, scaled to five seeds: 102 core-minutes by `74037ad`, the code of
-  that reference, 54 by `6a398df`: not half, but 53 %. (That reference itself took 133, on an AMD
-  EPYC with other work.) Of the 54, VQ-VAEs take 17 (they took 24), evaluations 15 (40), baselines
-  14 (25) and priors 6 (11): small networks, in whose profiles no operation takes more than a
-  fourth. Starting Python and importing PyTorch takes 1.5 s of each of 130 jobs, 3 minutes. Of the
-  evaluation of a teacher with an exact model of 65,536 components, under six masks, a fourth are
-  float32 products, at the processor's peak, and a fifth pairs in float64. These would take two
-  thirds of their time by differences in float32, but then be off by up to 5·10⁻⁸ of their value.
+- *Laptop preset.* With the settings of its first reference, one seed by each code, within half an
+  hour on the same Intel Xeon, scaled to five seeds: 92 core-minutes by `74037ad`, the code of that
+  reference, 50 by `817c154`: not half, but 55 %. (That reference itself took 133, on an AMD EPYC
+  with other work; on another day the Xeon took 102 and, by `6a398df`, 54.) Of the 50, VQ-VAEs take
+  16 (they took 22), baselines 14 (22), evaluations of teachers 11 (32) and priors 6 (9): small
+  networks, in whose profiles no operation takes more than a fourth. Starting Python and importing
+  PyTorch takes 1.4 s of each of 130 jobs, 3 minutes. The evaluation of a teacher with an exact
+  model of 65,536 components took 256 s and takes 70. A third of that are float32 products under six
+  masks, at the processor's peak. Bounds on the most that groups of 4 or 16 neighbouring components
+  can be, by one quadratic form each, leave out too little to pay: of the groups of four, 6 to 24 %
+  remain, and one in thousands matters. Frozen VQ-VAEs would decode them in half of 5 s by blocks of
+  pixels, but round otherwise: where a mean of thousands of bits rests on one component, it would
+  move by 5·10⁻⁴.
 """
 
 
