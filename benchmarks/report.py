@@ -142,9 +142,10 @@ TRIED = """What was tried, by hand, outside this suite:
   of those that were tried. Keeping the prepared parameters from call to call would help those who
   call again, for three times the mixture's memory. The system takes a tenth of the time to hand out
   memory, less with glibc told to keep it, as the steps of the workflow do. The same makes the peers
-  vary: on one machine, an AMD EPYC, torch.distributions took between 11 and 66 s from run to run,
-  the broadcast between 4.6 and 6.3 s, for conditionals between 5.6 and 9.0 s. So the goals against
-  these three are reached in some runs and missed in others.
+  vary: torch.distributions took between 11 and 66 s from run to run on an AMD EPYC, 13 and 43 s on
+  the Intel Xeon, ratios of 130 and 390; the broadcast took between 4.6 and 6.3 s, for conditionals
+  between 5.6 and 9.0 s. So the goals against these three are reached in some runs and missed in
+  others.
 - *Conditionals.* Joint and marginal are a pass each, so that either leaves components out early;
   one pass of both took a third longer. Six masks are asked together: one by one they took twice
   as long, and after half of the pixels an eighth of the components still matter to some mask.
