@@ -648,9 +648,10 @@ def log_likelihoods_on_mnist_are_exact() -> float:
     """Bits per dimension against direct float64, at σ = 10⁻³ and by every way there is.
 
     Many components that compete closely and few that matter; stored, streamed and as prefixes;
-    all pixels, a mask for all images and one for each; and an EiNet.
+    all pixels, a mask for all images and one for each, many masks at once; and an EiNet.
     """
     x, deviation = mnist(), 0.0
+    masks = torch.rand(12, 784, generator=seeded(10)) < 0.5  # many, so that products pay
     each = torch.rand(x.shape, generator=seeded(8)) < 0.5
     observations = (torch.ones(784, dtype=torch.bool), each[0], each)
     for n, spread in ((70, 1e-4), (20, 0.05)):
@@ -666,6 +667,9 @@ def log_likelihoods_on_mnist_are_exact() -> float:
             prefix = mixture.prefix_log_prob(x, [3, 100, len(means)], log_weights[None], observed)
             found = [mixture.log_prob(x, observed), streamed.log_prob(x, observed), prefix[0, 2]]
             deviation = max(deviation, *(largest(part, exact) for part in found))
+        for observed, found in zip(masks, mixture.marginals(x, masks), strict=True):
+            exact = directly(log_weights, means, log_stds.double().exp(), x, observed)
+            deviation = max(deviation, largest(found, exact))
         first = log_weights[:100].log_softmax(0)
         exact = directly(first, means[:100], log_stds[:100].double().exp(), x, each)
         deviation = max(deviation, largest(prefix[0, 1], exact))

@@ -324,7 +324,14 @@ MUTANTS = [
         "parameters_are_those_of_a_walk",
     ),
     Mutant(
-        "float32 where float64 is needed",
+        "float32 where float64 is needed, one by one",
+        "circuits.scores:Scorer.of_pairs",
+        "values.sub_(self.exact_means.index_select(0, numbers)).square_()",
+        "values = values.float().sub_(self.means.index_select(0, numbers)).square_().double()",
+        "log_likelihoods_on_mnist_are_exact",
+    ),
+    Mutant(
+        "float32 where float64 is needed, in sparse products",
         "circuits.scores:Scorer.by_image",
         "block.exact_features[cell], weights[cell]",
         "block.features[cell].double(), weights[cell]",
