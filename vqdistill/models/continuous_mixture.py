@@ -106,7 +106,7 @@ class ContinuousMixture(nn.Module):
         points = latents[:, :, None, None].to(memory_format=torch.channels_last)
         maps = self.decoder(points).flatten(2).contiguous()  # [P, 2, D]
         raw_means, raw_stds = maps.unbind(1)
-        return raw_means.sigmoid(), (F.softplus(raw_stds) + MIN_STD).clamp_max(MAX_STD)
+        return raw_means.sigmoid(), F.hardtanh(F.softplus(raw_stds) + MIN_STD, 0.0, MAX_STD)
 
     def loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """-log 1/P Σ_p N(x; μ(z_p), σ(z_p)), mean over images x [B, D], in nats.

@@ -10,6 +10,7 @@ That is for training on CPUs. On GPUs the libraries' are as quick, and a frozen 
 too, as in `grid_convolution`.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -106,11 +107,15 @@ def transposed(
     ]
     if any(short):
         maps = F.pad(maps, (0, reach(short[1]), 0, reach(short[0])))
-    bias = None if bias is None else bias.repeat(STRIDE**2)
-    blocks = F.conv2d(maps, block_weight(weight), bias, padding=margins)
-    rows, columns = (slice(p, p + side) for p, side in zip(padding, sides, strict=True))
-    maps = pixels(blocks)[:, :, rows, columns]
-    return maps if len(maps[0]) <= PLANES else maps.contiguous(memory_format=torch.channels_last)
+    of_blocks = block_weight(weight)  # [2, 2, out, C, …]
+    bias = None if bias is None else bias.expand(STRIDE, STRIDE, -1)
+    if weight.shape[1] > PLANES:
+        bias = None if bias is None else bias.flatten()
+        return pixels(F.conv2d(maps, of_blocks.flatten(0, 2), bias, padding=margins), padding, sides)
+    of_blocks = of_blocks.permute(2, 0, 1, 3, 4, 5)
+    bias = None if bias is None else bias.permute(2, 0, 1).flatten()
+    blocks = F.conv2d(maps, of_blocks.flatten(0, 2), bias, padding=margins)
+    return Planes.apply(blocks, padding, sides)
 
 
 def reach(taps: int) -> int:
@@ -119,7 +124,7 @@ def reach(taps: int) -> int:
 
 
 def block_weight(weight: Tensor) -> Tensor:
-    """The weights of all pixels of a block, row by row: [C, out, taps, taps] -> [4 * out, C, …].
+    """The weights of all pixels of a block: [C, out, taps, taps] -> [2, 2, out, C, …].
 
     Pixel a of a block takes tap a of its own position, tap 2 + a of the one before, and so on.
     """
@@ -127,17 +132,53 @@ def block_weight(weight: Tensor) -> Tensor:
     n_taps = weight.shape[2:]
     taps = F.pad(weight, (0, STRIDE * n_columns - n_taps[1], 0, STRIDE * n_rows - n_taps[0]))
     of_position = taps.unflatten(3, (n_columns, STRIDE)).unflatten(2, (n_rows, STRIDE)).flip(2, 4)
-    return of_position.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+    return of_position.permute(3, 5, 1, 0, 2, 4)
 
 
-def pixels(blocks: Tensor) -> Tensor:
-    """The channels of each position as a block of pixels: [B, 4C, H, W] -> [B, C, 2H, 2W].
+def pixels(blocks: Tensor, padding: tuple, sides: tuple) -> Tensor:
+    """The wanted pixels of blocks [B, 4C, H, W], a pixel's channels one after the other."""
+    places = places_of(tuple(blocks.shape[2:]), tuple(padding), tuple(sides), blocks.device)
+    of_positions = blocks.permute(0, 2, 3, 1).unflatten(3, (STRIDE**2, -1)).flatten(1, 3)
+    return of_positions.index_select(1, places).unflatten(1, sides).permute(0, 3, 1, 2)
 
-    Few channels come one after the other in memory, others as the last dimension.
+
+@cache
+@torch.inference_mode(False)
+def places_of(
+    positions: tuple[int, int], padding: tuple, sides: tuple, device: torch.device
+) -> Tensor:
+    """Where the wanted pixels lie among those of all blocks, [H, W] of them: int64, row by row."""
+    H, W = positions
+    numbers = torch.arange(STRIDE**2 * H * W, device=device).view(H, W, STRIDE, STRIDE)
+    numbers = numbers.transpose(1, 2).reshape(STRIDE * H, STRIDE * W)
+    rows, columns = (slice(p, p + side) for p, side in zip(padding, sides, strict=True))
+    return numbers[rows, columns].flatten()
+
+
+class Planes(torch.autograd.Function):
+    """The wanted pixels of blocks [B, C * 4, H, W], one channel after the other: [B, C, h, w].
+
+    Two neighbours of a row are moved as one complex number.
     """
-    B, channels, H, W = blocks.shape
-    if channels <= STRIDE**2 * PLANES:
-        of_block = blocks.view(B, STRIDE, STRIDE, -1, H, W).permute(0, 3, 4, 1, 5, 2)
-        return of_block.reshape(B, -1, STRIDE * H, STRIDE * W)
-    rows = blocks.permute(0, 2, 3, 1).unflatten(3, (STRIDE, -1)).transpose(2, 3)
-    return rows.reshape(B, STRIDE * H, STRIDE * W, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def forward(ctx: Any, blocks: Tensor, padding: tuple, sides: tuple) -> Tensor:
+        ctx.padding, ctx.sides, ctx.shape = padding, sides, blocks.shape
+        B, _, H, W = blocks.shape
+        of_positions = blocks.permute(0, 2, 3, 1).contiguous().unflatten(3, (-1, STRIDE, STRIDE))
+        pairs = torch.view_as_complex(of_positions)  # [B, H, W, C, 2]
+        rows = torch.view_as_real(pairs.permute(0, 3, 1, 4, 2).contiguous())  # [B, C, H, 2, W, 2]
+        inside = tuple(slice(p, p + side) for p, side in zip(padding, sides, strict=True))
+        return rows.view(B, -1, STRIDE * H, STRIDE * W)[:, :, *inside].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (B, _, H, W), (above, left), width = ctx.shape, ctx.padding, ctx.sides[1]
+        rows = gradient.new_zeros(B, gradient.shape[1], STRIDE, H, STRIDE * W)
+        for row in range(STRIDE):  # of a block
+            first = (row - above) % STRIDE
+            of_row, start = gradient[:, :, first::STRIDE], (first + above) // STRIDE
+            rows[:, :, row, start : start + of_row.shape[2], left : left + width] = of_row
+        pairs = torch.view_as_complex(rows.unflatten(4, (W, STRIDE))).flatten(1, 2)  # [B, 2C, H, W]
+        of_positions = torch.view_as_real(torch.stack(pairs.unbind(1), 3)).flatten(3)
+        return of_positions.permute(0, 3, 1, 2), None, None

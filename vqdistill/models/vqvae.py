@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
 from vqdistill.models.batch_norm import BatchNorm2d
 from vqdistill.models.doubling import Doubling, Halving
+from vqdistill.models.gaussians import NegativeLogLikelihood, gaussians
 from vqdistill.models.grid_convolution import GridConvolution, Pointwise, maps_of
 from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
@@ -87,7 +87,7 @@ class VQVAE(nn.Module):
     def decode(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log standard deviations of p(x | z), each [B, D], of codes int64 [B, H, W]."""
         parts = [
-            self._decode_vectors(F.embedding(part.flatten(), self.codebook))
+            gaussians(self._maps(F.embedding(part.flatten(), self.codebook)))
             for part in parts_of(codes)
         ]
         means, log_stds = zip(*parts, strict=True)
@@ -105,8 +105,8 @@ class VQVAE(nn.Module):
         vectors = self._vectors(x)  # [B*H*W, C]
         codes = nearest(vectors.detach(), self.codebook)  # [B*H*W]
         quantised = F.embedding(codes, self.codebook)
-        means, log_stds = self._decode_vectors(vectors + (quantised - vectors).detach())
-        nll = -gaussian_log_prob(x, means, log_stds).sum(1).mean()
+        maps = self._maps(vectors + (quantised - vectors).detach())
+        nll = NegativeLogLikelihood.apply(x, maps).mean()
         codebook = F.mse_loss(quantised, vectors.detach())
         commitment = F.mse_loss(vectors, quantised.detach())
         counts = count(codes, self.codebook_size, vectors.dtype)
@@ -152,11 +152,10 @@ class VQVAE(nn.Module):
     def _vectors(self, x: Tensor) -> Tensor:
         return self.encoder(x.view(-1, 1, *self.image_shape)).flatten(0, 1)  # [B*H*W, C]
 
-    def _decode_vectors(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.decoder(vectors.unflatten(0, (-1, math.prod(self.grid))))  # [B, 2, h, w]
-        raw_means, raw_log_variances = maps.flatten(2).contiguous().unbind(1)  # [B, D]
-        log_stds = (raw_log_variances / 2).clamp(math.log(MIN_STD), math.log(MAX_STD))
-        return raw_means.sigmoid(), log_stds
+    def _maps(self, vectors: Tensor) -> Tensor:
+        """What the decoder makes of vectors [B*H*W, C]: [B, 2, D]."""
+        maps = self.decoder(vectors.unflatten(0, (-1, math.prod(self.grid))))
+        return maps.flatten(2).contiguous()
 
     @torch.no_grad()
     def _track(self, vectors: Tensor, codes: Tensor, counts: Tensor) -> None:
@@ -260,19 +259,13 @@ def check_settings(settings: VQVAESettings) -> None:
         )
 
 
-def gaussian_log_prob(x: Tensor, means: Tensor, log_stds: Tensor) -> Tensor:
-    """log N(x; μ, σ) of every entry, in nats; all shapes alike."""
-    scaled = (x - means) * torch.exp(-log_stds)
-    return -0.5 * scaled.square() - log_stds - 0.5 * math.log(2 * math.pi)
-
-
 @torch.no_grad()
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """argmin_k ‖v - e_k‖² (the first of equals) of vectors [n, C] and a codebook [K, C]: [n]."""
     norms = codebook.square().sum(1)
     rows = max(1, DISTANCES_AT_ONCE // len(codebook))
     parts = [
-        torch.addmm(norms, part, codebook.T, alpha=-2).argmin(1)  # ‖v - e‖² - ‖v‖²
+        torch.addmm(norms, part, codebook.T, alpha=-2).min(1).indices  # ‖v - e‖² - ‖v‖²
         for part in vectors.split(rows)
     ]
     return torch.cat(parts)
