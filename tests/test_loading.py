@@ -16,7 +16,8 @@ from vqdistill.files import write_arrays, write_json, write_tensors
 from vqdistill.models.classifier import build_classifier
 from vqdistill.models.pixelcnn import build_prior
 from vqdistill.models.settings import build_baseline
-from vqdistill.models.vqvae import build_vqvae, gaussian_log_prob
+from vqdistill.models.gaussians import gaussian_log_prob
+from vqdistill.models.vqvae import build_vqvae
 
 K, SHAPE, SEED = 3, (8, 8), 2
 TRAINING = {"batch_size": 8, "max_epochs": 1, "patience": 1, "min_improvement": 0.1}

@@ -162,14 +162,14 @@ class Batches:
         """x [B, D] float32, or (x, classes [B]), until all images were seen once."""
         order = torch.randperm(len(self.images), generator=generator, device=generator.device)
         for index in order.to(self.images.device).split(self.batch_size):
-            x = with_noise(self.images[index], self.levels, generator)
+            x = with_noise(self.images.index_select(0, index), self.levels, generator)
             yield x if self.classes is None else (x, self.classes[index])
 
 
 def with_noise(images: Tensor, levels: int, generator: torch.Generator) -> Tensor:
     """(v + u)/L float32 of uint8 images, with fresh noise, strictly below 1."""
     noise = torch.rand(images.shape, generator=generator, device=generator.device)
-    return ((images + noise.to(images.device)) / levels).clamp_(max=BELOW_ONE)
+    return noise.to(images.device).add_(images).div_(levels).clamp_(max=BELOW_ONE)
 
 
 def _digits() -> tuple:

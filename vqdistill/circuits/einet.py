@@ -59,12 +59,11 @@ class ExpectedCounts:
     weights: list[Tensor]  # a layer: [partitions, K, K²], the count of W_kij divided by W_kij
     mixing: list[Tensor]  # a layer: [regions, d, K]
     occupancy: Tensor  # [leaves, K] float64
-    first: Tensor  # [leaves, K, pixels] float64, Σ_b responsibility · x
-    second: Tensor  # [leaves, K, pixels] float64, Σ_b responsibility · x²
+    moments: Tensor  # [leaves, K, 2, pixels] float64, Σ_b responsibility · [x², x]
 
     def clear(self) -> None:
         """Back to the statistics of no image, in place."""
-        for tensor in (*self.weights, *self.mixing, self.occupancy, self.first, self.second):
+        for tensor in (*self.weights, *self.mixing, self.occupancy, self.moments):
             tensor.zero_()
 
 
@@ -82,9 +81,21 @@ class GaussianLeaves(nn.Module):
         self.register_buffer("means", torch.randn(shape))
         self.register_buffer("stds", torch.ones(shape))
 
-    def log_density(self, x: Tensor, observed: Tensor | None, maximise: bool) -> Tensor:
-        """[leaves, K, B] float64 nats of x [B, D]; hidden pixels are integrated out, or at their
-        peak.
+    def features(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """[x², x] of images x [B, D] by leaf, and with a mask also 1, zero where a pixel is hidden:
+        [leaves, 2 or 3, pixels, B] float64."""
+        shape = (len(self.pixels), 2 if observed is None else 3, self.pixels.shape[1], len(x))
+        features = x.new_empty(shape, dtype=torch.float64)
+        features[:, 1] = self._by_leaf(x)
+        if observed is not None:
+            features[:, 2] = self._by_leaf(torch.atleast_2d(observed))
+            features[:, 1] *= features[:, 2]
+        torch.square(features[:, 1], out=features[:, 0])
+        return features
+
+    def log_density(self, features: Tensor, maximise: bool = False) -> Tensor:
+        """[leaves, K, B] float64 nats of the images with these features; hidden pixels are
+        integrated out, or at their peak.
 
         One product of [x², x, 1] with [−1/2σ², μ/σ², log N(0; μ, σ)] over the observed pixels. What
         cancels in it makes float64 round by some 10^-8 nats where all deviations are 10^-3.
@@ -94,27 +105,24 @@ class GaussianLeaves(nn.Module):
         linear = precisions * means
         peaks = -stds.log() - HALF_LOG_TWO_PI  # [leaves, K, pixels]
         constants = peaks - 0.5 * linear * means
-        values, weights = self.by_leaf(x).double(), [-0.5 * precisions, linear]
-        if observed is None:
-            features, total = [values.square(), values], constants.sum(2, keepdim=True)
+        weights = [-0.5 * precisions, linear]
+        if features.shape[1] == 2:
+            total = constants.sum(2, keepdim=True)
         else:
-            mask = self.by_leaf(torch.atleast_2d(observed))  # [leaves, pixels, B or 1]
-            values = torch.where(mask, values, 0.0)
-            features = [values.square(), values, mask.double().expand_as(values)]
             hidden = peaks if maximise else torch.zeros_like(peaks)
             weights.append(constants - hidden)
             total = hidden.sum(2, keepdim=True)
-        return torch.baddbmm(total, torch.cat(weights, 2), torch.cat(features, 1))
+        return torch.baddbmm(total, torch.cat(weights, 2), features.flatten(1, 2))
 
-    def count(self, x: Tensor, flow: Tensor, counts: ExpectedCounts) -> None:
-        """Adds the moments of x [B, D] under the responsibilities flow [leaves, K, B]."""
-        values, flow = self.by_leaf(x).double(), flow.double()
+    def count(self, features: Tensor, flow: Tensor, counts: ExpectedCounts) -> None:
+        """Adds the moments of images with these features, of no mask, under the responsibilities
+        flow [leaves, K, B]."""
+        flow = flow.double()
         counts.occupancy += flow.sum(2)
-        counts.first.baddbmm_(flow, values.mT)
-        counts.second.baddbmm_(flow, values.square().mT)
+        counts.moments.flatten(2).baddbmm_(flow, features.flatten(1, 2).mT)
 
-    def by_leaf(self, images: Tensor) -> Tensor:
-        """The pixels of images [B, D] by their leaves [leaves, pixels, B]."""
+    def _by_leaf(self, images: Tensor) -> Tensor:
+        """The pixels of images [B, D] by their leaves [leaves, pixels, B or 1]."""
         rows = images.T.contiguous().index_select(0, self.pixels.flatten())
         return rows.view(*self.pixels.shape, -1)
 
@@ -305,10 +313,13 @@ class EiNet(nn.Module, Circuit):
         With `maximise`, sums are replaced by their largest terms and hidden pixels by their most
         likely values: max-product.
         """
-        density = self.leaves.log_density(x, observed, maximise)  # [leaves, K, B]
-        n_leaves, shape = len(density), (self.n_regions - 1, self.size, len(x))
-        values = x.new_empty(shape)
-        scales = x.new_empty(shape[0], len(x), dtype=torch.float64)
+        return self._upward(self.leaves.features(x, observed), x.dtype, maximise)
+
+    def _upward(self, features: Tensor, dtype: torch.dtype, maximise: bool = False) -> Evidence:
+        density = self.leaves.log_density(features, maximise)  # [leaves, K, B]
+        n_leaves, shape = len(density), (self.n_regions - 1, self.size, density.shape[2])
+        values = density.new_empty(shape, dtype=dtype)
+        scales = density.new_empty(shape[0], shape[2])
         peak = density.amax(1)
         values[:n_leaves] = (density - peak[:, None]).exp_()
         scales[:n_leaves] = peak
@@ -342,8 +353,9 @@ class EiNet(nn.Module, Circuit):
 
         Computed in the parameters' type.
         """
-        evidence = self.upward(x.to(self.leaves.means.dtype))
-        self.leaves.count(x, self.downward(evidence, counts), counts)
+        features = self.leaves.features(x)
+        evidence = self._upward(features, self.leaves.means.dtype)
+        self.leaves.count(features, self.downward(evidence, counts), counts)
         return evidence.log_prob
 
     def _blocks(

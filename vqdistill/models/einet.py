@@ -127,8 +127,7 @@ def zero_counts(model: EiNet) -> ExpectedCounts:
         weights=[torch.zeros_like(layer.weights.flatten(2)) for layer in model.layers],
         mixing=[torch.zeros_like(layer.mixing) for layer in model.layers],
         occupancy=torch.zeros_like(means[..., 0], dtype=torch.float64),
-        first=torch.zeros_like(means, dtype=torch.float64),
-        second=torch.zeros_like(means, dtype=torch.float64),
+        moments=torch.zeros_like(torch.stack([means, means], 2), dtype=torch.float64),
     )
 
 
@@ -154,10 +153,12 @@ def _update_weights(weights: Tensor, counts: Tensor, step_size: float) -> None:
 
 def _update_gaussians(leaves: GaussianLeaves, counts: ExpectedCounts, step_size: float) -> None:
     means, stds = leaves.means.double(), leaves.stds.double()
-    first, second = means, means.square() + stds.square()
-    occupancy = counts.occupancy[..., None]  # [leaves, K, 1]
-    first = first.lerp(torch.where(occupancy > 0, counts.first / occupancy, first), step_size)
-    second = second.lerp(torch.where(occupancy > 0, counts.second / occupancy, second), step_size)
+    moments = torch.stack([means.square() + stds.square(), means], 2)  # [leaves, K, 2, pixels]
+    occupancy = counts.occupancy[..., None, None]
+    moments = moments.lerp(
+        torch.where(occupancy > 0, counts.moments / occupancy, moments), step_size
+    )
+    second, first = moments.unbind(2)
     variance = (second - first.square()).clamp(min=0.0)
     leaves.means.copy_(first)
     leaves.stds.copy_(variance.sqrt().clamp(MIN_STD, MAX_STD))

@@ -5,6 +5,7 @@ import gc
 import hashlib
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -107,6 +108,8 @@ def run(
     try:
         step(job)
         log.info("done in %(wall_seconds)s s, at most %(peak_memory_mb)s MB", stopwatch.cost())
+        if arguments is None:
+            end_at_once()
     except (InputError, TrainingError, OSError) as error:
         sys.exit(f"{job.step}: {error}")
     except KeyboardInterrupt:
@@ -114,6 +117,14 @@ def run(
             f"{job.step}: interrupted; nothing half-written is left, and the same command goes on"
             " from the last finished epoch"
         )
+
+
+def end_at_once() -> None:
+    """End the program, and leave it to the system to take apart what PyTorch's import has made."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -58,6 +58,18 @@ SETTINGS = f"GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}} OPENBLAS_NUM_THR
 shell.prefix(f"set -euo pipefail; export {SETTINGS}; exec ")
 
 
+# What has the longest way to the results begins first, and evaluations of baselines, which are
+# short, fill what is left of the cores at the end.
+PRIORITY = {
+    "train_vqvae": 4,
+    "train_prior": 3,
+    "train_classifier": 3,
+    "train_baseline": 2,
+    "distil": 2,
+    "evaluate_teacher": 1,
+}
+
+
 wildcard_constraints:
     seed=r"\d+",
     source="|".join(TEACHERS),

@@ -23,6 +23,7 @@ for methods in sorted({tuple(names) for names in TEACHERS.values()}):
             source="|".join(source for source, names in TEACHERS.items() if tuple(names) == methods),
         conda:
             "../../environment.yml"
+        priority: PRIORITY["distil"]
         threads: 1
         resources:
             mem_mb=growing(8000),

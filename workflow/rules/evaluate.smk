@@ -23,6 +23,7 @@ rule evaluate_teacher:
         f"{RESULTS}/benchmarks/evaluate_teacher/{{source}}/seed-{{seed}}.tsv"
     conda:
         "../../environment.yml"
+    priority: PRIORITY["evaluate_teacher"]
     threads: 1
     resources:
         mem_mb=growing(8000),

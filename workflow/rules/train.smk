@@ -18,6 +18,7 @@ rule train_vqvae:
         f"{RESULTS}/benchmarks/train_vqvae/{{source}}/seed-{{seed}}.tsv"
     conda:
         "../../environment.yml"
+    priority: PRIORITY["train_vqvae"]
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -52,6 +53,7 @@ rule train_prior:
         f"{RESULTS}/benchmarks/train_prior/{{source}}/seed-{{seed}}.tsv"
     conda:
         "../../environment.yml"
+    priority: PRIORITY["train_prior"]
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -84,6 +86,7 @@ rule train_baseline:
         f"{RESULTS}/benchmarks/train_baseline/{{model}}/seed-{{seed}}.tsv"
     conda:
         "../../environment.yml"
+    priority: PRIORITY["train_baseline"]
     threads: 1
     resources:
         mem_mb=growing(6000),
@@ -118,6 +121,7 @@ rule train_classifier:
         f"{RESULTS}/benchmarks/train_classifier.tsv"
     conda:
         "../../environment.yml"
+    priority: PRIORITY["train_classifier"]
     threads: 1
     resources:
         mem_mb=growing(4000),
