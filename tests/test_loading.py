@@ -14,9 +14,9 @@ from vqdistill.distillation.exm import log_prior_of_all
 from vqdistill.errors import InputError
 from vqdistill.files import write_arrays, write_json, write_tensors
 from vqdistill.models.classifier import build_classifier
+from vqdistill.models.gaussians import gaussian_log_prob
 from vqdistill.models.pixelcnn import build_prior
 from vqdistill.models.settings import build_baseline
-from vqdistill.models.gaussians import gaussian_log_prob
 from vqdistill.models.vqvae import build_vqvae
 
 K, SHAPE, SEED = 3, (8, 8), 2

@@ -27,8 +27,11 @@ class Doubling(nn.ConvTranspose2d):
     """nn.ConvTranspose2d of stride 2: [B, C, H, W] maps."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        quick = self.weight.requires_grad and few(self, self.out_channels)
-        if maps.is_cuda or not quick:
+        if maps.is_cuda or not self.weight.requires_grad:
+            return super().forward(maps)
+        if tiled(self) and self.output_padding == (0, 0):
+            return from_tiles(maps, self.weight, self.bias)
+        if not few(self, self.out_channels):
             return super().forward(maps)
         sides = tuple(
             STRIDE * (side - 1) + kernel + missing - 2 * p
@@ -46,9 +49,11 @@ class Halving(nn.Conv2d):
     """nn.Conv2d of stride 2: [B, C, H, W] maps."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        trained = self.weight.requires_grad and maps.requires_grad
-        quick = trained and few(self, self.in_channels)
-        if maps.is_cuda or not quick:
+        if maps.is_cuda or not self.weight.requires_grad:
+            return super().forward(maps)
+        if tiled(self) and not any(side % STRIDE for side in maps.shape[2:]):
+            return to_tiles(maps, self.weight, self.bias)
+        if not (maps.requires_grad and few(self, self.in_channels)):
             return super().forward(maps)
         maps = Strided.apply(maps, self.weight, self.padding)
         return maps if self.bias is None else maps + self.bias[:, None, None]
@@ -89,6 +94,27 @@ class Strided(torch.autograd.Function):
         return of_maps, conv2d_weight(maps, weight.shape, gradient, STRIDE, ctx.padding), None
 
 
+def tiled(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether its taps cover the finer maps by tiles, without padding or overlap."""
+    simple = layer.dilation == (1, 1) and layer.groups == 1 and layer.padding == (0, 0)
+    return simple and layer.stride == (STRIDE, STRIDE) == tuple(layer.kernel_size)
+
+
+def to_tiles(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of maps [B, C, 2H, 2W], weight [out, C, 2, 2], as one matrix product."""
+    rows = maps.permute(0, 2, 3, 1).unflatten(2, (-1, STRIDE)).unflatten(1, (-1, STRIDE))
+    tiles = rows.transpose(2, 3).flatten(3)  # [B, H, W, 4C]
+    return F.linear(tiles, weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def from_tiles(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The transposed convolution of maps [B, C, H, W], weight [C, out, 2, 2], likewise."""
+    bias = None if bias is None else bias.repeat(STRIDE**2)
+    of_tiles = weight.permute(2, 3, 1, 0).flatten(0, 2)  # [4 * out, C]
+    tiles = F.linear(maps.permute(0, 2, 3, 1), of_tiles, bias).unflatten(3, (STRIDE, STRIDE, -1))
+    return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
 def few(layer: nn.Conv2d | nn.ConvTranspose2d, channels: int) -> bool:
     """Whether blocks are quicker for so many output channels of the transposed convolution."""
     if layer.stride != (STRIDE, STRIDE) or layer.dilation != (1, 1) or layer.groups != 1:
@@ -111,7 +137,8 @@ def transposed(
     bias = None if bias is None else bias.expand(STRIDE, STRIDE, -1)
     if weight.shape[1] > PLANES:
         bias = None if bias is None else bias.flatten()
-        return pixels(F.conv2d(maps, of_blocks.flatten(0, 2), bias, padding=margins), padding, sides)
+        blocks = F.conv2d(maps, of_blocks.flatten(0, 2), bias, padding=margins)
+        return pixels(blocks, padding, sides)
     of_blocks = of_blocks.permute(2, 0, 1, 3, 4, 5)
     bias = None if bias is None else bias.permute(2, 0, 1).flatten()
     blocks = F.conv2d(maps, of_blocks.flatten(0, 2), bias, padding=margins)
