@@ -29,7 +29,7 @@ class Doubling(nn.ConvTranspose2d):
     def forward(self, maps: Tensor) -> Tensor:
         if maps.is_cuda or not self.weight.requires_grad:
             return super().forward(maps)
-        if tiled(self) and self.output_padding == (0, 0):
+        if tiled(self, alone=maps.shape[2:] == (1, 1)) and self.output_padding == (0, 0):
             return from_tiles(maps, self.weight, self.bias)
         if not few(self, self.out_channels):
             return super().forward(maps)
@@ -94,10 +94,10 @@ class Strided(torch.autograd.Function):
         return of_maps, conv2d_weight(maps, weight.shape, gradient, STRIDE, ctx.padding), None
 
 
-def tiled(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
-    """Whether its taps cover the finer maps by tiles, without padding or overlap."""
+def tiled(layer: nn.Conv2d | nn.ConvTranspose2d, alone: bool = False) -> bool:
+    """Whether the taps of all positions, or of one alone, are tiles without padding or overlap."""
     simple = layer.dilation == (1, 1) and layer.groups == 1 and layer.padding == (0, 0)
-    return simple and layer.stride == (STRIDE, STRIDE) == tuple(layer.kernel_size)
+    return simple and (alone or layer.stride == (STRIDE, STRIDE) == tuple(layer.kernel_size))
 
 
 def to_tiles(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -108,11 +108,15 @@ def to_tiles(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def from_tiles(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The transposed convolution of maps [B, C, H, W], weight [C, out, 2, 2], likewise."""
-    bias = None if bias is None else bias.repeat(STRIDE**2)
-    of_tiles = weight.permute(2, 3, 1, 0).flatten(0, 2)  # [4 * out, C]
-    tiles = F.linear(maps.permute(0, 2, 3, 1), of_tiles, bias).unflatten(3, (STRIDE, STRIDE, -1))
-    return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    """The transposed convolution of maps [B, C, H, W], weight [C, out, taps, taps], likewise."""
+    n_rows, n_columns = weight.shape[2:]
+    bias = None if bias is None else bias.repeat(n_rows * n_columns)
+    of_tiles = weight.permute(2, 3, 1, 0).flatten(0, 2)  # [taps * taps * out, C]
+    tiles = F.linear(maps.permute(0, 2, 3, 1), of_tiles, bias)
+    tiles = tiles.unflatten(3, (n_rows, n_columns, -1)).transpose(
+        2, 3
+    )  # [B, H, taps, W, taps, out]
+    return tiles.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def few(layer: nn.Conv2d | nn.ConvTranspose2d, channels: int) -> bool:
