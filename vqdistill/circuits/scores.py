@@ -41,12 +41,14 @@ from vqdistill.circuits.screening import (
     near_the_largest,
     rounding_bound,
     segments,
+    where,
 )
 from vqdistill.errors import InputError
 
 GATHERED_PAIRS = 64  # at a time and thread, whose pixels fit in a core's cache
 GATHERED_ON_GPU = 2**17
 SPARSE_SHARE = 0.1  # below this share of pairs that can still matter, they are taken one by one
+SAMPLED = 16  # images of which one tells how many pairs still matter
 PAIRS_OF_COMPONENT, PAIRS_OF_IMAGE = 4, 2  # that pay for its part in a sparse product
 DENSE_SHARE = 0.1  # above this share of components that matter, float64 throughout is faster
 LOWEST = -1e300  # finite, so that a difference to it is a number where no term is
@@ -62,6 +64,11 @@ class Pairs(NamedTuple):
     images: Tensor  # [P], within the block, ascending
     numbers: Tensor  # [P], within the chunk
     values: Tensor  # [P] float64, log p_n(x_o)
+
+    def of(self, part: slice) -> "Pairs":
+        """The pairs of some of the components."""
+        inside = (self.numbers >= part.start) & (self.numbers < part.stop)
+        return Pairs(*(values[inside] for values in self))
 
 
 class Scorer:
@@ -167,9 +174,9 @@ class Scorer:
         for stop in self.known.checks if whole and needed.isfinite().any() else ():
             scores = self.scores(block, slice(done, stop), scores)
             done = stop
-            most = torch.add(possible[stop], scores[0], alpha=1 - self.rounding)
-            alive = most > needed[:, None]
-            if alive.count_nonzero() < SPARSE_SHARE * alive.numel():
+            some = self.alive(scores[0, ::SAMPLED], possible[stop], needed[::SAMPLED])
+            if some.double().mean() < SPARSE_SHARE:
+                alive = self.alive(scores[0], possible[stop], needed)
                 few = self.finished(block, scores[0], alive, stop, possible[stop + 1 :], needed)
                 bounds = self.bounds(0, log_weights, floor[0])
                 images, numbers, _ = near_the_largest(*few, bounds)
@@ -179,6 +186,10 @@ class Scorer:
         for mask, of_mask in enumerate(scores):
             bounds = self.bounds(mask, log_weights, floor[mask])
             yield mask, self.evaluated(block, mask, *among_all(of_mask, bounds, ends))
+
+    def alive(self, scores: Tensor, possible: Tensor, needed: Tensor) -> Tensor:
+        """Which pairs [B, n] can still matter: scores [B, n] so far, possible [n], needed [B]."""
+        return torch.add(possible, scores, alpha=1 - self.rounding) > needed[:, None]
 
     def scores(self, block: Block, cells: slice, earlier: Tensor | None = None) -> Tensor:
         """What some cells contribute to log p_n(x_o) under each mask [M, B, n], in float32.
@@ -213,7 +224,7 @@ class Scorer:
         scores, alive: [B, n], after the `done` first cells; possible: [cells to come but one, n],
         what a score after each can still be at most, but for itself; needed: [B], what it must be.
         """
-        images, numbers = alive.nonzero().T.contiguous()
+        images, numbers = where(alive)
         values, cells = scores[images, numbers], slice(done, None)
         parts = zip(block.features[cells], self.weights[cells], [*possible, None], strict=True)
         for features, weights, high in parts:
@@ -221,9 +232,9 @@ class Scorer:
             values = add_products(values, ends, numbers, features, weights)
             if high is not None:
                 most = high.index_select(0, numbers).add_(values, alpha=1 - self.rounding)
-                alive = (most > needed.index_select(0, images)).nonzero().squeeze(1)
+                left = (most > needed.index_select(0, images)).nonzero().squeeze(1)
                 images, numbers, values = (
-                    part.index_select(0, alive) for part in (images, numbers, values)
+                    part.index_select(0, left) for part in (images, numbers, values)
                 )
         return images, numbers, values
 
@@ -337,10 +348,10 @@ def log_sum(
     for chunk, block, mask, pairs in relevant_pairs(known, components, log_weights, running, sizes):
         places = {size - chunk.start: i for i, size in enumerate(sizes)}
         so_far = running[mask, :, block.rows]
-        for part in segments(ends_within(chunk, sizes), len(chunk.means)):
-            of_part = (pairs.numbers >= part.start) & (pairs.numbers < part.stop)
-            numbers, images = pairs.numbers[of_part], pairs.images[of_part]
-            terms = pairs.values[of_part] + log_weights[:, chunk.start + numbers]  # [S, pairs]
+        parts = list(segments(ends_within(chunk, sizes), len(chunk.means)))
+        for part in parts:
+            images, numbers, values = pairs if len(parts) == 1 else pairs.of(part)
+            terms = values + log_weights[:, chunk.start + numbers]  # [S, pairs]
             so_far = torch.logaddexp(so_far, log_sum_by_image(terms, images, len(block.x)))
             if part.stop in places:
                 result[mask, :, places[part.stop], block.rows] = so_far

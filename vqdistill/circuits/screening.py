@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,12 +71,21 @@ def near_the_top(scores: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor
     largest = torch.maximum(so_far.index_select(1, rows), least - shift[:, None])  # [S, rows]
     needed = largest.amin(0) - NEGLIGIBLE
 
-    places, runs = (tops > needed[:, None]).nonzero(as_tuple=True)
+    places, runs = where(tops > needed[:, None])
     images = rows.index_select(0, places)
     chosen = scores[images, runs]  # [pairs of an image and a run, size]
     most = torch.add(high.index_select(0, runs), chosen, alpha=narrow)
-    where, within = (most > needed.index_select(0, places)[:, None]).nonzero(as_tuple=True)
-    return images[where], runs[where] * size + within, chosen[where, within]
+    pairs, within = where(most > needed.index_select(0, places)[:, None])
+    return images[pairs], runs[pairs] * size + within, chosen[pairs, within]
+
+
+def where(true: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows, ascending, and columns [P] of the true entries of a boolean [B, n]."""
+    if true.is_cuda:
+        return true.nonzero(as_tuple=True)
+    positions = torch.from_numpy(np.flatnonzero(true.numpy()))  # where few are true, it takes a
+    rows = positions // true.shape[1]  # fraction of PyTorch's time
+    return rows, positions - rows * true.shape[1]
 
 
 def near_the_largest(
