@@ -158,7 +158,7 @@ class EinsumLayer(nn.Module):
         n_partitions, n_sums = self.weights.shape[:2]
         sums = values.new_empty(n_partitions, n_sums, values.shape[2])
         for part in self._parts(values):
-            sums[part] = combine(self._weights(part, values.dtype), self._products(values, part))
+            combine(self._weights(part, values.dtype), self._products(values, part), out=sums[part])
         offsets = (scales[self.left] + scales[self.right]).unflatten(0, (-1, self.depth))
         offset = offsets.amax(1)  # [regions, B]
         gates = (offsets - offset[:, None]).to(values.dtype).exp_()
@@ -408,10 +408,10 @@ def _normalised(weights: Tensor, dtype: torch.dtype, dim: int) -> Tensor:
     return weights / weights.sum(dim, keepdim=True)
 
 
-def _max_product(weights: Tensor, products: Tensor) -> Tensor:
-    """max_ij W_kij exp(L_i + R_j): [P, K, K²], [P, K², B] -> [P, K, B]."""
-    units = [(row[..., None] * products).amax(1) for row in weights.unbind(1)]
-    return torch.stack(units, 1)
+def _max_product(weights: Tensor, products: Tensor, out: Tensor) -> None:
+    """max_ij W_kij exp(L_i + R_j): [P, K, K²], [P, K², B] -> out [P, K, B]."""
+    for row, unit in zip(weights.unbind(1), out.unbind(1), strict=True):
+        torch.amax(row[..., None] * products, 1, out=unit)
 
 
 def _of_units(parameters: Tensor, units: Tensor) -> Tensor:
