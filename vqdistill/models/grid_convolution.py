@@ -30,6 +30,8 @@ class GridConvolution(nn.Conv2d):
     def __init__(self, grid: tuple[int, int], channels: int):
         super().__init__(channels, channels, TAPS, padding=1, bias=False)
         self.grid = tuple(grid)
+        by_tap = self.weight.detach().permute(2, 3, 1, 0).contiguous()  # as the products read them
+        self.weight = nn.Parameter(by_tap.permute(3, 2, 0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.weight.requires_grad:
