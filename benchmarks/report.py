@@ -155,7 +155,8 @@ TRIED = """What was tried, by hand, outside this suite:
   nats for negligible in place of 30 gains 1 % then.
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
   between them take the rest. Other block sizes were no faster, nor were several batches at once at
-  small K. On the AMD EPYC the ratio to the quicker peer was 3.5. With glibc told to keep its
+  small K. Products that are kept for the way down save 4 to 6 % of a step at K = 2 and 8, but
+  would take a gigabyte at K = 30. On the AMD EPYC the ratio to the quicker peer was 3.5. With glibc told to keep its
   memory, as the steps of the workflow do, peers gain more than vqdistill, which asks for less: the
   ratio at K = 20 was 3.3, and that of the CM's density 130. With dimensions in the order of
   the EiNet authors' code (`units first`) the peer takes about twice as long at K = 10 and 20.
@@ -174,8 +175,13 @@ TRIED = """What was tried, by hand, outside this suite:
   threads that take the gradient of a batch norm of 8 channels write to the same lines of the
   cache, 1.7 ms in place of 0.2 ms by one thread: so one thread takes it, in two layers on 2×2,
   which is a sixth of a step. With one thread, as the presets train, maps in NCHW order were slower,
-  and so was a batch norm of our own. The likelihood and its gradient in one function, weights in
-  the order in which they are read, and other orders of the pixels of blocks gained 3 % at most.
+  and so was a batch norm of our own. A tenth of a step on 2×2 and a sixteenth on 4×4 went with
+  small things that a profile spreads over many lines: the likelihood with a gradient of its own
+  (0.6 ms in place of 1.7; half of the library's is the mask of `clamp`), pixels of blocks moved as
+  rows or as pairs, the convolution of two taps a side as one product of tiles (half of the
+  library's time), the nearest codes by `min` in place of `argmin` (half), and 3×3 weights that lie
+  in memory as the products read them. The same for three taps a side, as products of gathered
+  patches, is as quick as the library's at 16 channels and slower from 32 to 128.
   `torch.compile` took 4 % off a step on 2×2 and 7 % on 4×4, for half a minute of compiling. With
   the batch as the last dimension, strided convolutions are products of rows as they lie in memory:
   two fifths of the library's time from 8 channels to the two of an image, a fifth less between 8
@@ -188,7 +194,9 @@ TRIED = """What was tried, by hand, outside this suite:
 - *CM.* Three quarters of a step of the laptop preset are convolutions, batch norms and activations
   of maps with 8 to 32 channels. Gradients of the density in fewer passes, a log-sum-exp that keeps
   the softmax, and activations in place took 9 % off, transposed convolutions by blocks of pixels
-  3 % more. Of the last layer, the library's gradients took longer than those of the blocks.
+  3 % more, and 5 % their pixels moved as pairs, deviations bounded without a mask, and the first
+  layer, of a single position, as a matrix product. Of the last layer, the library's gradients took
+  longer than those of the blocks.
 - *GPU.* Residual blocks by cuDNN's convolutions, which are slow without TF32: 13.1 ms in place of
   6.2 ms for a step of the 4×4 VQ-VAE, 3.0 in place of 2.1 on 2×2. Maps in NCHW order: 3 % faster
   for VQ-VAEs, a quarter slower for a CM. cuDNN's search for the fastest algorithm changed nothing.
@@ -196,7 +204,8 @@ TRIED = """What was tried, by hand, outside this suite:
   a trained model, 10,000 images, took 0.15 s with components left out and 0.08 s by float64
   products of all, at which other kinds of GPUs are dozens of times slower.
 - *Quick preset.* Its steps compute for two seconds or so, and starting them takes more than one,
-  nearly all of it PyTorch's import. Not looking for garbage meanwhile took 0.4 s off each; a step
+  nearly all of it PyTorch's import. What that has made is left to the system at a step's end, which
+  would take 0.17 s to take apart. Not looking for garbage meanwhile took 0.4 s off each; a step
   that makes no table doesn't import pandas either. A server that forks steps from a process in
   which PyTorch is imported would save most of the rest, but it would stand between Snakemake and
   every signal, limit and measurement of a job. Fewer, longer steps would save more too, but then

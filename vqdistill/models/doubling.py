@@ -1,10 +1,11 @@
-"""Convolutions of stride 2 and their transposes, quick for few channels.
+"""Convolutions of stride 2 and their transposes, quick for few channels and for few taps.
 
 A 2×2 block of a transposed convolution's output depends on few positions of its input: the whole
 is a convolution to four times as many channels, which are then the pixels of the blocks (Shi et al.
 2016, https://arxiv.org/abs/1609.05158). With an even number of taps a side the products are the
 same, but the libraries' take twice as long where output channels are few. A convolution's
-gradient for its input is such a transpose; the other gradients are quick in the libraries.
+gradient for its input is such a transpose; the other gradients are quick in the libraries. Taps
+that don't overlap cover the finer maps by tiles, and either way is one matrix product.
 
 That is for training on CPUs. On GPUs the libraries' are as quick, and a frozen model calls them,
 too, as in `grid_convolution`.
