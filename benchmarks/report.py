@@ -210,14 +210,14 @@ TRIED = """What was tried, by hand, outside this suite:
   which PyTorch is imported would save most of the rest, but it would stand between Snakemake and
   every signal, limit and measurement of a job. Fewer, longer steps would save more too, but then
   less could be kept when a setting changes.
-- *Laptop preset.* With the settings of its first reference, one seed by each code, within half an
-  hour on the same Intel Xeon, scaled to five seeds: 92 core-minutes by `74037ad`, the code of that
-  reference, 50 by `817c154`: not half, but 55 %. (That reference itself took 133, on an AMD EPYC
-  with other work; on another day the Xeon took 102 and, by `6a398df`, 54.) Of the 50, VQ-VAEs take
-  16 (they took 22), baselines 14 (22), evaluations of teachers 11 (32) and priors 6 (9): small
-  networks, in whose profiles no operation takes more than a fourth. Starting Python and importing
-  PyTorch takes 1.4 s of each of 130 jobs, 3 minutes. The evaluation of a teacher with an exact
-  model of 65,536 components took 256 s and takes 70. A third of that are float32 products under six
+- *Laptop preset.* With the settings of its first reference, one seed by each code, within an hour
+  on the same Intel Xeon, scaled to five seeds: 93.6 core-minutes by `74037ad`, the code of that
+  reference, 47.2 by `4408d68`: 50.4 %, from the first command to the last figure 604 and 324 s.
+  (That reference itself took 133 core-minutes, on an AMD EPYC with other work.) Of the 47, VQ-VAEs
+  take 14 (they took 22), baselines 13 (23), evaluations of teachers 10 (33) and priors 6 (9): small
+  networks, in whose profiles no operation takes more than a tenth. Starting Python and importing
+  PyTorch takes 1.2 s of each of 130 jobs. The evaluation of a teacher with an exact
+  model of 65,536 components took 267 s and takes 65. A third of that are float32 products under six
   masks, at the processor's peak. Bounds on the most that groups of 4 or 16 neighbouring components
   can be, by one quadratic form each, leave out too little to pay: of the groups of four, 6 to 24 %
   remain, and one in thousands matters. Frozen VQ-VAEs would decode them in half of 5 s by blocks of
