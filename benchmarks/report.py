@@ -156,10 +156,11 @@ TRIED = """What was tried, by hand, outside this suite:
 - *EiNet, K = 10.* Batched products are less than half of a step; exponentials, sums and gathers
   between them take the rest. Other block sizes were no faster, nor were several batches at once at
   small K. Products that are kept for the way down save 4 to 6 % of a step at K = 2 and 8, but
-  would take a gigabyte at K = 30. On the AMD EPYC the ratio to the quicker peer was 3.5. With glibc told to keep its
-  memory, as the steps of the workflow do, peers gain more than vqdistill, which asks for less: the
-  ratio at K = 20 was 3.3, and that of the CM's density 130. With dimensions in the order of
-  the EiNet authors' code (`units first`) the peer takes about twice as long at K = 10 and 20.
+  would take a gigabyte at K = 30. On the AMD EPYC the ratio to the quicker peer was 3.5. With glibc
+  told to keep its memory, as the steps of the workflow do, peers gain more than vqdistill, which
+  asks for less: the ratio at K = 20 was 3.3, and that of the CM's density 130. With dimensions in
+  the order of the EiNet authors' code (`units first`) the peer takes about twice as long at K = 10
+  and 20.
 - *VQ-VAE.* On an AMD EPYC, with earlier code, the ratios were 2.3 (2×2) and 2.0 (4×4): there the
   plain loop took half as long again as on the Intel Xeon, vqdistill a tenth longer on 2×2 and a
   fourth longer on 4×4.

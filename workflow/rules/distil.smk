@@ -21,9 +21,9 @@ for methods in sorted({tuple(names) for names in TEACHERS.values()}):
             f"{RESULTS}/benchmarks/distil/{{source}}/seed-{{seed}}.tsv"
         wildcard_constraints:
             source="|".join(source for source, names in TEACHERS.items() if tuple(names) == methods),
+        priority: PRIORITY["distil"]
         conda:
             "../../environment.yml"
-        priority: PRIORITY["distil"]
         threads: 1
         resources:
             mem_mb=growing(8000),

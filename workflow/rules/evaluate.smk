@@ -21,9 +21,9 @@ rule evaluate_teacher:
         f"{RESULTS}/logs/evaluate_teacher/{{source}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_teacher/{{source}}/seed-{{seed}}.tsv"
+    priority: PRIORITY["evaluate_teacher"]
     conda:
         "../../environment.yml"
-    priority: PRIORITY["evaluate_teacher"]
     threads: 1
     resources:
         mem_mb=growing(8000),

@@ -16,9 +16,9 @@ rule train_vqvae:
         f"{RESULTS}/logs/train_vqvae/{{source}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_vqvae/{{source}}/seed-{{seed}}.tsv"
+    priority: PRIORITY["train_vqvae"]
     conda:
         "../../environment.yml"
-    priority: PRIORITY["train_vqvae"]
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -51,9 +51,9 @@ rule train_prior:
         f"{RESULTS}/logs/train_prior/{{source}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_prior/{{source}}/seed-{{seed}}.tsv"
+    priority: PRIORITY["train_prior"]
     conda:
         "../../environment.yml"
-    priority: PRIORITY["train_prior"]
     threads: 1
     resources:
         mem_mb=growing(4000),
@@ -84,9 +84,9 @@ rule train_baseline:
         f"{RESULTS}/logs/train_baseline/{{model}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_baseline/{{model}}/seed-{{seed}}.tsv"
+    priority: PRIORITY["train_baseline"]
     conda:
         "../../environment.yml"
-    priority: PRIORITY["train_baseline"]
     threads: 1
     resources:
         mem_mb=growing(6000),
@@ -119,9 +119,9 @@ rule train_classifier:
         f"{RESULTS}/logs/train_classifier.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_classifier.tsv"
+    priority: PRIORITY["train_classifier"]
     conda:
         "../../environment.yml"
-    priority: PRIORITY["train_classifier"]
     threads: 1
     resources:
         mem_mb=growing(4000),
