@@ -216,7 +216,7 @@ TRIED = """What was tried, by hand, outside this suite:
   reference, 47.2 by `4408d68`: 50.4 %, from the first command to the last figure 604 and 324 s.
   (That reference itself took 133 core-minutes, on an AMD EPYC with other work.) Of the 47, VQ-VAEs
   take 14 (they took 22), baselines 13 (23), evaluations of teachers 10 (33) and priors 6 (9): small
-  networks, in whose profiles no operation takes more than a tenth. Starting Python and importing
+  networks, in whose profiles no operation takes more than a fourth. Starting Python and importing
   PyTorch takes 1.2 s of each of 130 jobs. The evaluation of a teacher with an exact
   model of 65,536 components took 267 s and takes 65. A third of that are float32 products under six
   masks, at the processor's peak. Bounds on the most that groups of 4 or 16 neighbouring components

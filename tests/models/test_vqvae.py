@@ -210,6 +210,13 @@ def test_loss_is_its_equation(ema_decay):
     assert loss.item() == pytest.approx(nll + weight * error, rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [3, 300])
+def test_of_equally_near_codes_the_first_is_taken(size):
+    codebook = torch.ones(size, 4)
+    codebook[0] = 5.0
+    assert (nearest(torch.zeros(50, 4), codebook) == 1).all()
+
+
 def test_gradients_pass_straight_through():
     """Encoder: the decoder's input gradient and 2β(v - e)/n; codebook: 2(e - v)/n alone."""
     model = small_model(commitment=3.0).double().eval()

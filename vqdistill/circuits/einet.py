@@ -88,8 +88,9 @@ class GaussianLeaves(nn.Module):
         features = x.new_empty(shape, dtype=torch.float64)
         features[:, 1] = self._by_leaf(x)
         if observed is not None:
-            features[:, 2] = self._by_leaf(torch.atleast_2d(observed))
-            features[:, 1] *= features[:, 2]
+            mask = self._by_leaf(torch.atleast_2d(observed))  # [leaves, pixels, B or 1]
+            features[:, 1].masked_fill_(~mask, 0.0)
+            features[:, 2] = mask
         torch.square(features[:, 1], out=features[:, 0])
         return features
 

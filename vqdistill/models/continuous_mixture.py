@@ -106,7 +106,8 @@ class ContinuousMixture(nn.Module):
         points = latents[:, :, None, None].to(memory_format=torch.channels_last)
         maps = self.decoder(points).flatten(2).contiguous()  # [P, 2, D]
         raw_means, raw_stds = maps.unbind(1)
-        return raw_means.sigmoid(), F.hardtanh(F.softplus(raw_stds) + MIN_STD, 0.0, MAX_STD)
+        stds = F.softplus(raw_stds) + MIN_STD
+        return raw_means.sigmoid(), F.hardtanh(stds, 0.0, MAX_STD)  # clamp's gradient needs a mask
 
     def loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """-log 1/P Σ_p N(x; μ(z_p), σ(z_p)), mean over images x [B, D], in nats.
