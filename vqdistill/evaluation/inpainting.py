@@ -121,11 +121,10 @@ def _ratio(value: Tensor, truth: Tensor) -> float:
 
 def _gradient(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
     """Mean of √(∂x² + ∂y²) by forward differences between hidden pixels."""
-    pixels, mask = images.double().unflatten(1, shape), hidden.view(shape)
-    inside = mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:]
-    down = pixels[:, 1:, :-1] - pixels[:, :-1, :-1]
-    right = pixels[:, :-1, 1:] - pixels[:, :-1, :-1]
-    return torch.hypot(down, right)[:, inside].mean()
+    mask, index = hidden.view(shape), _indices(hidden, shape)
+    here = index[:-1, :-1][mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:]]
+    pixels, down, right = (images[:, i].double() for i in (here, here + shape[1], here + 1))
+    return torch.hypot(down - pixels, right - pixels).mean()
 
 
 def coherence(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
@@ -136,10 +135,16 @@ def coherence(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int
 
 def _border_jump(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
     """Mean |difference| of neighbouring pixels of which one is hidden and one is observed."""
-    pixels, mask = images.double().unflatten(1, shape), hidden.view(shape)
-    down = (pixels[:, 1:] - pixels[:, :-1])[:, mask[1:] ^ mask[:-1]]
-    right = (pixels[:, :, 1:] - pixels[:, :, :-1])[:, mask[:, 1:] ^ mask[:, :-1]]
-    return torch.cat([down, right], 1).abs().mean()
+    mask, index = hidden.view(shape), _indices(hidden, shape)
+    below, beside = mask[1:] ^ mask[:-1], mask[:, 1:] ^ mask[:, :-1]
+    one = torch.cat([index[:-1][below], index[:, :-1][beside]])
+    other = torch.cat([index[1:][below], index[:, 1:][beside]])
+    return (images[:, other].double() - images[:, one].double()).abs().mean()
+
+
+def _indices(hidden: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The place of each pixel in a flattened image, as an image."""
+    return torch.arange(hidden.numel(), device=hidden.device).view(shape)
 
 
 def first_of_each_class(labels: Tensor) -> Tensor:
