@@ -307,13 +307,18 @@ def _one_size(parts: pd.DataFrame) -> float:
 
 
 def _reconstructions(axes: Axes, teachers: pd.DataFrame) -> None:
+    """Short lines at the right edge, the highest labelled above itself and the lowest below."""
+    values = {}
     for grid, rows in teachers.groupby("grid"):
         largest = rows[rows["codebook_size"] == rows["codebook_size"].max()]
-        value = float(largest["reconstruction_bpd"].mean())
+        values[grid] = float(largest["reconstruction_bpd"].mean())
+    for grid, value in values.items():
         low, high = axes.get_ylim()
         axes.set_ylim(bottom=min(low, value - 0.05 * (high - value)))
         axes.axhline(value, xmin=0.98, color=GREY, linewidth=1.2)
+        places = {max(values.values()): "bottom", min(values.values()): "top"}
         axes.annotate(
-            f"VQ-VAE {grid_label(grid)},\nown codes", (1, value), (4, 0), ha="left", va="center",
+            f"VQ-VAE {grid_label(grid)},\nown codes", (1, value), (4, 0), ha="left",
+            va=places.get(value, "center") if len(values) > 1 else "center",
             xycoords=axes.get_yaxis_transform(), textcoords="offset points", fontsize=7, color=GREY,
         )  # fmt: skip
