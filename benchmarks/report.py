@@ -211,13 +211,14 @@ TRIED = """What was tried, by hand, outside this suite:
   which PyTorch is imported would save most of the rest, but it would stand between Snakemake and
   every signal, limit and measurement of a job. Fewer, longer steps would save more too, but then
   less could be kept when a setting changes.
-- *Laptop preset.* With the settings of its first reference, one seed by each code, within an hour
-  on the same Intel Xeon, scaled to five seeds: 93.6 core-minutes by `74037ad`, the code of that
-  reference, 47.2 by `4408d68`: 50.4 %, from the first command to the last figure 604 and 324 s.
+- *Laptop preset.* With the settings of its first reference, one seed by each code, at the same time
+  and each on a core of its own, scaled to five seeds: 94.3 core-minutes by `74037ad`, the code of
+  that reference, 46.9 and, right after, 47.8 by `fe4570a`: 50 %. All five seeds, alone on both
+  cores: 54.8 core-minutes, in 28 minutes in which epochs took an eighth longer than an hour before.
   (That reference itself took 133 core-minutes, on an AMD EPYC with other work.) Of the 47, VQ-VAEs
-  take 14 (they took 22), baselines 13 (23), evaluations of teachers 10 (33) and priors 6 (9): small
-  networks, in whose profiles no operation takes more than a fourth. Starting Python and importing
-  PyTorch takes 1.2 s of each of 130 jobs. The evaluation of a teacher with an exact
+  take 15 (they took 22), baselines 13 (24), evaluations of teachers 10 (33) and priors 6 (10):
+  small networks, in whose profiles no operation takes more than a fourth. Starting Python and
+  importing PyTorch takes 1.2 s of each of 130 jobs. The evaluation of a teacher with an exact
   model of 65,536 components took 267 s and takes 65. A third of that are float32 products under six
   masks, at the processor's peak. Bounds on the most that groups of 4 or 16 neighbouring components
   can be, by one quadratic form each, leave out too little to pay: of the groups of four, 6 to 24 %

@@ -80,6 +80,18 @@ def test_dotted_lines_stand_at_the_teachers_sizes(summary):
     assert found[16e6] != style.RED
 
 
+def test_labels_of_close_reconstructions_do_not_touch(summary):
+    teachers = pd.DataFrame(
+        {"grid": ["2x2", "4x4"], "codebook_size": 256, "split": "test"}
+        | {"reconstruction_bpd": [2.05, 2.0]}
+    )
+    figure = figures.density_figure(summary, sizes_table(), teachers)
+    figure.draw_without_rendering()
+    texts = [text for text in figure.axes[0].texts if "own codes" in text.get_text()]
+    upper, lower = (text.get_window_extent() for text in texts)
+    assert lower.y1 < upper.y0
+
+
 def test_means_above_the_axis_are_in_a_panel_above(summary):
     axes, above = figures.density_figure(summary, sizes_table()).axes
     curves = density_curves(summary)
