@@ -16,7 +16,7 @@ from vqdistill.circuits.mixture import Mixture
 from vqdistill.data import Batches, CodeBatches
 from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 from vqdistill.models.vqvae import VQVAE, VQVAESettings
-from vqdistill.training import GradientLearner
+from vqdistill.training.gradient import GradientTrainer
 
 LEVELS = 256
 D = 784
@@ -98,7 +98,7 @@ def trained(grid: tuple[int, int], codebook_size: int) -> tuple[VQVAE, PixelCNN]
 
 
 def fit(model: torch.nn.Module, batches, n_epochs: int) -> None:
-    learner = GradientLearner(model, batches, None, seeded(), 2e-3, 0.0)
+    trainer = GradientTrainer(model, batches, None, seeded(), 2e-3, 0.0)
     for _ in range(n_epochs):
-        learner.train_epoch(lambda loss: None)
+        trainer.train_epoch(lambda loss: None)
     model.eval().requires_grad_(False)

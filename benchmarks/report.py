@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vqdistill.files import replacing
-from vqdistill.provenance import environment
+from vqdistill.provenance.records import environment
 from vqdistill.reporting.style import COLUMN_WIDTH, FREE_COLOURS, RC
 
 

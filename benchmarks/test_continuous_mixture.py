@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.problems import images, memory_of, peak_memory, seeded
-from vqdistill.models.continuous_mixture import (
+from vqdistill.baselines.continuous_mixture import (
     ContinuousMixture,
     Settings,
     gaussian_log_likelihoods,

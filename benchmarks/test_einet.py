@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from benchmarks.problems import images
+from vqdistill.baselines.einet import zero_counts
 from vqdistill.circuits.components import HALF_LOG_TWO_PI
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.region_graph import poon_domingos
-from vqdistill.models.einet import zero_counts
 
 N_IMAGES = 128
 SIZES = [4, 10, 20]

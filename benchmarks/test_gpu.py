@@ -12,9 +12,9 @@ from benchmarks.test_training import PAPER
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.circuits.region_graph import poon_domingos
-from vqdistill.models import continuous_mixture, einet
-from vqdistill.steps.common import compute_device
-from vqdistill.training import GradientLearner
+from vqdistill.baselines import continuous_mixture, einet
+from vqdistill.steps.job import compute_device
+from vqdistill.training.gradient import GradientTrainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -30,14 +30,14 @@ def on_gpu(seed=0):
     return torch.Generator(device="cuda").manual_seed(seed)
 
 
-def learner(name):
+def trainer(name):
     """A training of the paper's, and a batch of it."""
     torch.manual_seed(0)
     x = images(BATCH).cuda()
     if name.startswith("EiNet"):
         settings = einet.Settings(size=int(name.split()[1]))
         model = EiNet(poon_domingos((28, 28), settings.pixels_per_step), settings.size).cuda()
-        return einet.learner(model, [None], x, on_gpu(), settings), (x,)
+        return einet.trainer(model, [None], x, on_gpu(), settings), (x,)
     if name == "CM":
         model = continuous_mixture.build((28, 28), continuous_mixture.Settings()).cuda()
     else:
@@ -46,11 +46,11 @@ def learner(name):
     if name.startswith("prior"):
         codes = torch.randint(4096, (BATCH, *model.grid), generator=seeded())
         batch = (codes.cuda(), (torch.arange(BATCH) % 10).cuda())
-    return GradientLearner(model, None, None, on_gpu(), 1e-3, 1e-5), batch
+    return GradientTrainer(model, None, None, on_gpu(), 1e-3, 1e-5), batch
 
 
 def step_of(name, recorded):
-    made, batch = learner(name)
+    made, batch = trainer(name)
     if name.startswith("EiNet"):
         step = made.count if recorded else made._count
     else:

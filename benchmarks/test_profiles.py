@@ -6,8 +6,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.problems import BATCH, LEVELS, grey_images, images, mixture
 from benchmarks.test_einet import N_IMAGES, circuit
 from benchmarks.test_training import epoch, prior_and_batches, vqvae
+from vqdistill.baselines.einet import zero_counts
 from vqdistill.data import Batches
-from vqdistill.models.einet import zero_counts
 
 SHOWN = 6
 

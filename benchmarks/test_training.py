@@ -16,7 +16,7 @@ from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.data import Batches, CodeBatches
 from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 from vqdistill.models.vqvae import VQVAE, VQVAESettings
-from vqdistill.training import GradientLearner
+from vqdistill.training.gradient import GradientTrainer
 
 GRIDS = {"2x2": ((2, 2), (8, 16, 32, 64)), "4x4": ((4, 4), (16, 32, 64))}
 K = 256
@@ -166,8 +166,8 @@ def plain_loop(model, batches):
 
 
 def epoch(model, batches):
-    learner = GradientLearner(model, batches, None, seeded(), 1e-3, 0.0)
-    return learner.train_epoch(lambda loss: None)["loss"]
+    trainer = GradientTrainer(model, batches, None, seeded(), 1e-3, 0.0)
+    return trainer.train_epoch(lambda loss: None)["loss"]
 
 
 @functools.cache

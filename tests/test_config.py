@@ -249,8 +249,8 @@ def test_a_baseline_that_cannot_be_built_is_refused_before_anything_is_trained(w
 @pytest.mark.parametrize(("method", "nested"), [("cm", False), ("einet", True)])
 def test_a_baseline_is_nested_where_it_has_no_size(method, nested, monkeypatch):
     """`tabulate` expects models of every N of those without a size, and one of the others."""
-    monkeypatch.setattr(load_baseline(method), "NESTED", nested)
-    with pytest.raises(InputError, match=rf"baselines.{method}: .*NESTED is {nested}"):
+    monkeypatch.setattr(load_baseline(method), "PREFIXES_ARE_MODELS", nested)
+    with pytest.raises(InputError, match=rf"baselines.{method}: .*PREFIXES_ARE_MODELS is {nested}"):
         experiment.check_buildable(checked(minimal()))
 
 

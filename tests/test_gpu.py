@@ -5,19 +5,19 @@ import copy
 import pytest
 import torch
 
-from vqdistill import loading
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, StreamedMixture
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches, CodeBatches
 from vqdistill.distillation import dmbs, dmrs
-from vqdistill.models import continuous_mixture, einet
+from vqdistill.baselines import continuous_mixture, einet
 from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 from vqdistill.models.vqvae import VQVAE, VQVAESettings
+from vqdistill.provenance import loading
 from vqdistill.randomness import drawn_seed
-from vqdistill.steps.common import compute_device
-from vqdistill.training import GradientLearner
+from vqdistill.steps.job import compute_device
+from vqdistill.training.gradient import GradientTrainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -214,11 +214,11 @@ def trained(name, device, recorded):
             yield doubled(batch if isinstance(batch, tuple) else (batch,))
 
     generator = seeded(3, device)
-    learner = GradientLearner(model, in_float64, None, generator, 1e-3, 1e-5)
+    trainer = GradientTrainer(model, in_float64, None, generator, 1e-3, 1e-5)
     if not recorded:
-        learner.step = learner._step
-    means = [learner.train_epoch(lambda loss: None) for _ in range(3)]
-    assert not recorded or learner.step.graph is not None
+        trainer.step = trainer._step
+    means = [trainer.train_epoch(lambda loss: None) for _ in range(3)]
+    assert not recorded or trainer.step.graph is not None
     return dict(model.named_parameters()), means, generator.get_state()
 
 
@@ -242,10 +242,10 @@ def test_recorded_steps_of_em_train_like_plain_ones(size, device):
         model = EiNet(poon_domingos(SHAPE, 7), size).to(device)
         settings = einet.Settings(size=size, pixels_per_step=7, em_every=2)
         batches = Batches(grey_images().to(device), 256, BATCH)
-        learner = einet.learner(model, batches, images().to(device), seeded(3, device), settings)
+        trainer = einet.trainer(model, batches, images().to(device), seeded(3, device), settings)
         if not recorded:
-            learner.count = learner._count
-        return [learner.train_epoch(lambda loss: None)["loss"] for _ in range(3)]
+            trainer.count = trainer._count
+        return [trainer.train_epoch(lambda loss: None)["loss"] for _ in range(3)]
 
     assert fitted(True) == pytest.approx(fitted(False), rel=1e-4)
 
@@ -257,11 +257,11 @@ def test_no_batch_waits_for_the_device(name, device):
         model = EiNet(poon_domingos(SHAPE, 7), 4).to(device)
         batches = Batches(grey_images().to(device), 256, BATCH)
         settings = einet.Settings(size=4, pixels_per_step=7)
-        step = einet.learner(model, batches, images(), seeded(3, device), settings).count
+        step = einet.trainer(model, batches, images(), seeded(3, device), settings).count
     else:
         model = model_of(name).to(device)
         batches = batches_of(name, device)
-        step = GradientLearner(model, batches, None, seeded(3, device), 1e-3, 1e-5).step
+        step = GradientTrainer(model, batches, None, seeded(3, device), 1e-3, 1e-5).step
     parts = iter(batches(seeded(4, device)))
     first = next(parts)
     for _ in range(5):

@@ -12,5 +12,5 @@ __all__ = ["load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        return importlib.import_module("vqdistill.loading").load
+        return importlib.import_module("vqdistill.provenance.loading").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from vqdistill.errors import InputError
-from vqdistill.reproduce import reproduce
+from vqdistill.provenance.reproducing import reproduce
 
 
 def main(arguments: list[str] | None = None) -> None:

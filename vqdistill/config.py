@@ -18,7 +18,7 @@ from vqdistill.datasets import DATASETS
 from vqdistill.distillation import EXACT_METHOD, MAX_EXACT_LATENTS, method_names
 from vqdistill.errors import InputError
 from vqdistill.files import read_yaml
-from vqdistill.models.grids import check_channels, encoder_layers
+from vqdistill.models.architectures import check_channels, encoder_layers
 from vqdistill.models.settings import (
     baseline_module,
     build_baseline,
@@ -123,7 +123,7 @@ def _check_names(baselines: dict[str, Any]) -> None:
         if settings_types(name) is None:
             raise InputError(
                 f"config: baselines.{name}: not known; expected cm, einet or a module of"
-                " vqdistill/models"
+                " vqdistill/baselines"
             )
 
 
@@ -159,7 +159,7 @@ def settings_types(method: str) -> dict[str, str] | None:
 
     None where there is no such baseline.
     """
-    path = Path(__file__).parent / "models" / f"{baseline_module(method).rpartition('.')[2]}.py"
+    path = Path(__file__).parent / "baselines" / f"{baseline_module(method).rpartition('.')[2]}.py"
     if not path.exists():
         return None
     for node in ast.parse(path.read_text()).body:
@@ -179,9 +179,9 @@ def check_buildable(config: dict[str, Any]) -> None:
     shape = DATASETS[config["data"]["dataset"]].shape
     for model, (method, size) in baselines(config).items():
         module = load_baseline(method)
-        if bool(size) == module.NESTED:
+        if bool(size) == module.PREFIXES_ARE_MODELS:
             raise InputError(
-                f"config: baselines.{method}: {module.__name__}.NESTED is {module.NESTED}; expected"
+                f"config: baselines.{method}: {module.__name__}.PREFIXES_ARE_MODELS is {module.PREFIXES_ARE_MODELS}; expected"
                 f" {not size}, since its Settings have {'a' if size else 'no'} size"
             )
         try:

@@ -19,7 +19,7 @@ from vqdistill.circuits.mixture import Mixture, StreamedMixture
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.circuits.spflow import from_spflow, to_spflow
 from vqdistill.errors import InputError
-from vqdistill.models import gmm
+from vqdistill.baselines import gmm
 
 N, SHAPE, D, B = 20, (4, 4), 16, 40
 NATS = 1e-9

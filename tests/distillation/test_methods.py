@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import vqdistill.distillation
-from vqdistill.distillation import NO_METHODS, load_method, selection
-from vqdistill.distillation.selection import new_rows
+from vqdistill.distillation import NO_METHODS, base, load_method
+from vqdistill.distillation.base import new_rows
 from vqdistill.errors import InputError
 from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 
@@ -32,7 +32,7 @@ def test_selections_are_distinct_and_weighted(tabular_prior, generator, name):
     for c in range(3):
         expected = prior.log_prob(chosen.codes, torch.full((40,), c))
         torch.testing.assert_close(chosen.log_prob_by_class[:, c], expected)
-    assert isinstance(method.NESTED, bool)
+    assert isinstance(method.PREFIXES_ARE_MODELS, bool)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -43,14 +43,14 @@ def test_nested_methods_nest(tabular_prior, name):
     large, small = (
         method.select(prior, n, torch.Generator().manual_seed(0), training_codes) for n in (40, 12)
     )
-    assert torch.equal(large.codes[:12], small.codes) or not method.NESTED
+    assert torch.equal(large.codes[:12], small.codes) or not method.PREFIXES_ARE_MODELS
 
 
 def test_the_papers_methods_are_there():
     assert {"dmrs", "dmbs", "random", "frequent"} <= set(METHODS)
 
 
-@pytest.mark.parametrize("name", ["selection", "enumeration", "exm", "nothing", "../dmrs", ""])
+@pytest.mark.parametrize("name", ["base", "enumeration", "exm", "nothing", "../dmrs", ""])
 def test_unknown_methods_are_refused(name):
     with pytest.raises(InputError, match="expected one of dmbs, dmrs"):
         load_method(name)
@@ -69,15 +69,15 @@ def test_new_rows_are_the_first_of_each():
 def test_probabilities_of_given_codes(tabular_prior, beginnings, monkeypatch, shape, at_once):
     """In any order and with repetitions; each beginning is evaluated once a class, if all codes
     are taken at once."""
-    monkeypatch.setattr(selection, "CONDITIONALS", 1)
-    monkeypatch.setattr(selection, "FEWEST_ROWS", at_once)
+    monkeypatch.setattr(base, "CONDITIONALS", 1)
+    monkeypatch.setattr(base, "FEWEST_ROWS", at_once)
     prior = tabular_prior(*shape, 4)
     everything = prior.every_latent()
     order = torch.randint(len(everything), (30,), generator=torch.Generator().manual_seed(0))
     codes = everything[order]
     expected = [prior.log_prob(codes, torch.full((30,), c)) for c in range(4)]
     before = prior.evaluations
-    found = selection.log_prob_by_class(prior, codes)
+    found = base.log_prob_by_class(prior, codes)
     torch.testing.assert_close(found, torch.stack(expected, 1), rtol=0, atol=1e-12)
     if at_once == 256:
         assert prior.evaluations - before == beginnings(codes) * 4 * shape[0]
@@ -85,17 +85,17 @@ def test_probabilities_of_given_codes(tabular_prior, beginnings, monkeypatch, sh
 
 def test_no_codes_have_no_probabilities(tabular_prior):
     prior = tabular_prior(3, (2, 2), 4)
-    assert selection.log_prob_by_class(prior, prior.every_latent()[:0]).shape == (0, 4)
+    assert base.log_prob_by_class(prior, prior.every_latent()[:0]).shape == (0, 4)
 
 
 @pytest.mark.parametrize(("limit", "largest"), [(40, 16), (1000, 27 * 4)])
 def test_as_many_codes_at_once_as_a_prior_may_keep(tabular_prior, monkeypatch, limit, largest):
     """Ten codes of 81 under four classes share four beginnings of three codes; all have 27."""
-    monkeypatch.setattr(selection, "PREFIXES", limit)
+    monkeypatch.setattr(base, "PREFIXES", limit)
     prior, sizes = tabular_prior(3, (2, 2), 4), []
     extend = prior.extend
     monkeypatch.setattr(prior, "extend", lambda *a: sizes.append(len(a[1])) or extend(*a))
-    selection.log_prob_by_class(prior, prior.every_latent())
+    base.log_prob_by_class(prior, prior.every_latent())
     assert max(sizes) == largest
 
 
@@ -104,5 +104,5 @@ def test_probabilities_of_given_codes_under_a_network():
     prior = PixelCNN(6, (4, 4), 3, PixelCNNSettings(8, 3, 8))
     codes = torch.randint(2, (500, 4, 4))
     expected = [prior.log_prob(codes, torch.full((500,), c)) for c in range(3)]
-    found = selection.log_prob_by_class(prior, codes)
+    found = base.log_prob_by_class(prior, codes)
     torch.testing.assert_close(found, torch.stack(expected, 1), rtol=0, atol=2e-5)

@@ -9,7 +9,7 @@ from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.evaluation.density import density_rows
-from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject
+from vqdistill.evaluation.evaluated_models import Subject, distilled_subjects, exact_subject
 
 D, LEVELS = 16, 17
 SIZES = [1, 3, 8]

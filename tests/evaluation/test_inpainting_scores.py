@@ -7,6 +7,7 @@ import torch
 
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.evaluation import inpainting
+from vqdistill.evaluation.evaluated_models import Subject, distilled_subjects
 from vqdistill.evaluation.inpainting import (
     coherence,
     hidden_masks,
@@ -14,7 +15,6 @@ from vqdistill.evaluation.inpainting import (
     joint_and_marginals,
     sharpness,
 )
-from vqdistill.evaluation.subjects import Subject, distilled_subjects
 from vqdistill.randomness import generator
 
 SHAPE, D, LEVELS = (6, 8), 48, 17

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_experiment import check_as_undisturbed, pick, refusal, run, start, without_outputs
 
-from vqdistill import data, files, provenance
+from vqdistill import data, files
 from vqdistill.errors import InputError
+from vqdistill.provenance import records as provenance
 
 
 def truncated(path: Path) -> None:

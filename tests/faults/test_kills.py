@@ -21,7 +21,8 @@ from tiny_experiment import (
     without_outputs,
 )
 
-from vqdistill import files, training
+from vqdistill import files
+from vqdistill.training import loop as training
 
 TRAINED = ["vqvae-2x2-K4", "prior-2x2-K4", "cm", "einet-2", "gmm-3", "classifier"]
 OTHERS = {  # the write in which each is killed

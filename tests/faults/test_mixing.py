@@ -9,7 +9,7 @@ import pytest
 from tiny_experiment import Command, pick, refusal, run
 
 from vqdistill.files import read_csv, write_csv, write_json
-from vqdistill.provenance import file_digest, read_record, sealed
+from vqdistill.provenance.records import file_digest, read_record, sealed
 
 METRICS = "results/tiny/metrics/2x2-K4/seed-0"
 

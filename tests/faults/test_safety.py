@@ -9,8 +9,9 @@ import pytest
 import torch
 from tiny_experiment import ROOT, pick, refusal, run, without_outputs
 
-from vqdistill import config, data, files, provenance
+from vqdistill import config, data, files
 from vqdistill.errors import InputError
+from vqdistill.provenance import records as provenance
 
 
 class Trap:

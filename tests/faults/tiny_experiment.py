@@ -37,7 +37,7 @@ CONFIG = {
 }
 SERVER = multiprocessing.get_context("forkserver")
 STEPS = sorted(path.stem for path in (ROOT / "vqdistill/steps").glob("*.py"))
-IMPORTED_LATE = ["encodings.cp437", "sklearn.datasets", "vqdistill.models.gmm"]
+IMPORTED_LATE = ["encodings.cp437", "sklearn.datasets", "vqdistill.baselines.gmm"]
 SERVER.set_forkserver_preload([*(f"vqdistill.steps.{step}" for step in STEPS), *IMPORTED_LATE])
 
 

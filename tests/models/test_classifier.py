@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from vqdistill.errors import InputError
 from vqdistill.models import classifier
 from vqdistill.models.classifier import Classifier, shifted
-from vqdistill.training import GradientLearner
+from vqdistill.training.gradient import GradientTrainer
 
 
 def seeded(seed=0):
@@ -84,8 +84,8 @@ def test_it_learns_the_digits():
 
     torch.manual_seed(0)
     model = Classifier((8, 8), 10, 16)
-    learner = GradientLearner(model, batches, list, seeded(), 1e-3, 1e-5)
+    trainer = GradientTrainer(model, batches, list, seeded(), 1e-3, 1e-5)
     for _ in range(12):
-        learner.train_epoch(lambda loss: None)
+        trainer.train_epoch(lambda loss: None)
     model.eval()
     assert (model.predict(x[1297:]) == labels[1297:]).double().mean() > 0.965

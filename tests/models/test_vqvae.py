@@ -13,7 +13,7 @@ from vqdistill.files import read_tensors, write_tensors
 from vqdistill.models import vqvae
 from vqdistill.models.gaussians import gaussians
 from vqdistill.models.vqvae import VQVAE, VQVAESettings, kmeans, nearest
-from vqdistill.training import GradientLearner
+from vqdistill.training.gradient import GradientTrainer
 
 SMALL = VQVAESettings(grid=(2, 2), codebook_size=6, channels=(4, 5))
 
@@ -326,9 +326,9 @@ def test_codebook_is_initialised_by_kmeans():
 def test_interrupted_training_goes_on_to_the_bit(tmp_path, ema_decay):
     images = torch.rand(40, 64, generator=seeded())
 
-    def learner():
+    def trainer():
         model = small_model(revive_dead_codes=True, ema_decay=ema_decay)
-        return GradientLearner(
+        return GradientTrainer(
             model,
             lambda g: images[torch.randperm(40, generator=g)].split(8),
             lambda: [images],
@@ -337,7 +337,7 @@ def test_interrupted_training_goes_on_to_the_bit(tmp_path, ema_decay):
             1e-5,
         )
 
-    undisturbed, first, second = learner(), learner(), learner()
+    undisturbed, first, second = trainer(), trainer(), trainer()
     losses = [undisturbed.train_epoch(lambda loss: None)["loss"] for _ in range(4)]
     for _ in range(2):
         first.train_epoch(lambda loss: None)

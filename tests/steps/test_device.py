@@ -8,7 +8,7 @@ import torch
 
 PRODUCTS = """
 import torch
-from vqdistill.steps.common import compute_device
+from vqdistill.steps.job import compute_device
 
 compute_device({threads})
 tiny = torch.full((2**20,), 1e-20)

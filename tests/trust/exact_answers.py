@@ -21,7 +21,6 @@ from spflow.modules.leaves import Normal as SpflowNormal
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from vqdistill import loading
 from vqdistill.circuits.components import DecodedComponents
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, StreamedMixture
@@ -30,9 +29,10 @@ from vqdistill.circuits.spflow import to_spflow
 from vqdistill.distillation import dmbs, dmrs
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.models import continuous_mixture, einet, gmm
+from vqdistill.baselines import continuous_mixture, einet, gmm
 from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
 from vqdistill.models.vqvae import build_vqvae
+from vqdistill.provenance import loading
 
 GUARANTEES: dict[str, tuple[Callable[[], float], float]] = {}
 ROUNDING = 1e-10

@@ -20,9 +20,9 @@ from snakemake.utils import update_config
 
 from vqdistill import config as experiment
 from vqdistill.files import write_json
-from vqdistill.provenance import file_digest, read_record, sealed
+from vqdistill.provenance.records import file_digest, read_record, sealed
+from vqdistill.provenance.reproducing import WRITTEN, Result
 from vqdistill.reporting.names import FIGURES, MASKS, TABLES
-from vqdistill.reproduce import WRITTEN, Result
 
 ROOT = Path(__file__).parents[2]
 RECORD = "record.json"

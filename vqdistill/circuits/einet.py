@@ -243,7 +243,7 @@ class EiNet(nn.Module, Circuit):
 
     The parameters are buffers: `leaves.means`, `leaves.stds` [leaves, K, pixels], and for every
     layer `weights` [partitions, K, K, K] and `mixing` [regions, d, K]. They are not trained by
-    gradient, but by EM (vqdistill.models.einet). Queries go through images block by block.
+    gradient, but by EM (vqdistill.baselines.einet). Queries go through images block by block.
     """
 
     def __init__(self, graph: RegionGraph, size: int) -> None:

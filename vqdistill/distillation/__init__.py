@@ -1,6 +1,7 @@
 """Selection methods: which latents of a VQ-VAE become the components of a mixture.
 
-One file is one method. It holds NESTED (whether the first n of a larger selection are a selection
+One file is one method. It holds PREFIXES_ARE_MODELS (whether the first n of a larger selection are
+a selection
 of n) and
 
     select(prior, n_components, generator, training_codes) -> selection.Selection
@@ -16,7 +17,7 @@ from vqdistill.errors import InputError
 
 EXACT_METHOD = "exm"
 MAX_EXACT_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
-NO_METHODS = {"selection", "enumeration", EXACT_METHOD}
+NO_METHODS = {"base", "enumeration", EXACT_METHOD}
 
 
 def method_names() -> list[str]:

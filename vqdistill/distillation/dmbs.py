@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from vqdistill.distillation.selection import (
+from vqdistill.distillation.base import (
     Selection,
     check_n_components,
     complete,
@@ -18,7 +18,7 @@ from vqdistill.distillation.selection import (
     n_latents,
 )
 
-NESTED = False
+PREFIXES_ARE_MODELS = False
 
 
 def select(

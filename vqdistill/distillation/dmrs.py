@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqdistill.distillation.enumeration import codes_of, enumerate_latents, index_of
-from vqdistill.distillation.selection import (
+from vqdistill.distillation.base import (
     Selection,
     check_n_components,
     complete,
@@ -26,8 +25,9 @@ from vqdistill.distillation.selection import (
     n_latents,
     new_rows,
 )
+from vqdistill.distillation.enumeration import codes_of, enumerate_latents, index_of
 
-NESTED = True
+PREFIXES_ARE_MODELS = True
 
 ENUMERABLE = 2**20  # latents up to which the prior is enumerated
 LARGEST_BATCH = 2048  # draws at once; batches double up to it, whatever N, so that samples nest

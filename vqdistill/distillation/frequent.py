@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqdistill.distillation import dmrs
-from vqdistill.distillation.selection import (
+from vqdistill.distillation.base import (
     Selection,
     check_n_components,
     complete,
@@ -17,7 +17,7 @@ from vqdistill.distillation.selection import (
 )
 from vqdistill.errors import InputError
 
-NESTED = True
+PREFIXES_ARE_MODELS = True
 
 
 def select(

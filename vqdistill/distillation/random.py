@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from vqdistill.distillation.enumeration import codes_of
-from vqdistill.distillation.selection import (
+from vqdistill.distillation.base import (
     Selection,
     check_n_components,
     complete,
     n_latents,
     new_rows,
 )
+from vqdistill.distillation.enumeration import codes_of
 
-NESTED = True
+PREFIXES_ARE_MODELS = True
 
 PERMUTABLE = 2**20  # latents up to which a random permutation of all is drawn
 BATCH = 1024

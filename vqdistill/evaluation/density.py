@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from vqdistill.data import bits_per_dimension
-from vqdistill.evaluation.subjects import Evaluated, Subject, name_of
+from vqdistill.evaluation.evaluated_models import Evaluated, Subject, name_of
 
 log = logging.getLogger(__name__)
 

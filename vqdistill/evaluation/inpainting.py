@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqdistill.circuits.base import Circuit
-from vqdistill.evaluation.subjects import Evaluated, Subject, name_of
+from vqdistill.evaluation.evaluated_models import Evaluated, Subject, name_of
 from vqdistill.randomness import generator
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vqdistill.data import bits_per_dimension
-from vqdistill.distillation.selection import log_prob_by_class, mean_over_classes
+from vqdistill.distillation.base import log_prob_by_class, mean_over_classes
 from vqdistill.models.gaussians import gaussian_log_prob
 from vqdistill.models.vqvae import VQVAE
 

@@ -41,7 +41,7 @@ def model_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 def baseline_module(method: str) -> str:
     """The name of the module of a baseline, by the id it has in configs and tables."""
-    return f"vqdistill.models.{BASELINES.get(method, method)}"
+    return f"vqdistill.baselines.{BASELINES.get(method, method)}"
 
 
 def load_baseline(method: str) -> ModuleType:

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqdistill.errors import InputError
+from vqdistill.models.architectures import Layer, check_channels, encoder_layers
 from vqdistill.models.batch_norm import BatchNorm2d
 from vqdistill.models.doubling import Doubling, Halving
 from vqdistill.models.gaussians import NegativeLogLikelihood, gaussians
 from vqdistill.models.grid_convolution import GridConvolution, Pointwise, maps_of
-from vqdistill.models.grids import Layer, check_channels, encoder_layers
 from vqdistill.models.settings import model_settings, settings_from
 
 IMAGES_AT_ONCE = 1024  # of encode and decode

@@ -3,9 +3,9 @@
 import logging
 
 from vqdistill.errors import InputError
-from vqdistill.provenance import read_table
+from vqdistill.provenance.records import read_table
 from vqdistill.reporting.names import TABLES
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
 

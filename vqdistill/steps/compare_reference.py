@@ -3,9 +3,9 @@
 import logging
 
 from vqdistill.files import write_csv
-from vqdistill.provenance import read_table
+from vqdistill.provenance.records import read_table
 from vqdistill.reporting.reference import compare
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vqdistill.errors import InputError
 from vqdistill.files import replacing
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
 COPIED = (

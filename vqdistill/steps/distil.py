@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from vqdistill.distillation import load_method
+from vqdistill.distillation.base import n_latents
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.distillation.selection import n_latents
 from vqdistill.files import read_arrays, write_arrays, write_json, write_rows
-from vqdistill.loading import load_prior
+from vqdistill.provenance.loading import load_prior
 from vqdistill.randomness import generator
-from vqdistill.steps.common import Job, compute_device, device_name, run
+from vqdistill.steps.job import Job, compute_device, device_name, run
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def select(job: Job, path: Path, prior, training_codes: torch.Tensor) -> list[di
         return [_cost(n_latents(prior), prior.evaluations - before, 0)]
     method = load_method(name)
     arrays, costs = {}, []
-    for n in sizes[-1:] if method.NESTED else sizes:
+    for n in sizes[-1:] if method.PREFIXES_ARE_MODELS else sizes:
         noise = generator(job.seed, f"selection {name} {n}", prior.device)
         selection = method.select(prior, n, noise, training_codes)
         arrays[f"codes_{n}"] = selection.codes.cpu().numpy()

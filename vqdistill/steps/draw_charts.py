@@ -1,6 +1,6 @@
 """Draw the charts from the tables."""
 
-from vqdistill.provenance import read_table
+from vqdistill.provenance.records import read_table
 from vqdistill.reporting.figures import (
     codebook_figure,
     costs_figure,
@@ -10,7 +10,7 @@ from vqdistill.reporting.figures import (
     training_figure,
     weights_figure,
 )
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 
 def draw_charts(job: Job) -> None:

@@ -3,7 +3,7 @@
 from vqdistill.files import read_arrays
 from vqdistill.reporting.figures import inpainting_figure, inpainting_sheet, samples_figure, save
 from vqdistill.reporting.names import MASKS
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 
 def draw_pictures(job: Job) -> None:

@@ -1,11 +1,11 @@
 """Evaluate one trained baseline."""
 
 from vqdistill import data
-from vqdistill.evaluation.subjects import Subject
-from vqdistill.loading import load_baseline_circuit, load_classifier
+from vqdistill.evaluation.evaluated_models import Subject
 from vqdistill.models.settings import load_baseline
-from vqdistill.steps.common import Job, compute_device, run
+from vqdistill.provenance.loading import load_baseline_circuit, load_classifier
 from vqdistill.steps.evaluation import evaluate, write_record
+from vqdistill.steps.job import Job, compute_device, run
 
 
 def evaluate_baseline(job: Job) -> None:
@@ -16,7 +16,7 @@ def evaluate_baseline(job: Job) -> None:
     sizes = sorted(job.settings["n_components"])
     circuit = load_baseline_circuit(job["weights"], sizes[-1], device)
     subject = Subject(method, circuit, size=size)
-    if load_baseline(method).NESTED:
+    if load_baseline(method).PREFIXES_ARE_MODELS:
         weights = {"uniform": circuit.log_weights}
         subject = Subject(method, circuit, size=size, sizes=tuple(sizes), log_weights=weights)
     evaluate(job, [subject], images, load_classifier(job["classifier"], device))

@@ -8,10 +8,11 @@ from vqdistill import data
 from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.evaluation.codebook import code_frequency
-from vqdistill.evaluation.subjects import Subject, distilled_subjects, exact_subject
+from vqdistill.evaluation.evaluated_models import Subject, distilled_subjects, exact_subject
 from vqdistill.evaluation.teacher import partial_sum_excess, teacher_row
 from vqdistill.files import read_arrays, write_rows
-from vqdistill.loading import (
+from vqdistill.models.vqvae import VQVAE
+from vqdistill.provenance.loading import (
     distilled_mixture,
     exact_mixture,
     load_classifier,
@@ -19,9 +20,8 @@ from vqdistill.loading import (
     load_vqvae,
     read_latents,
 )
-from vqdistill.models.vqvae import VQVAE
-from vqdistill.steps.common import Job, compute_device, run
 from vqdistill.steps.evaluation import evaluate, write_record
+from vqdistill.steps.job import Job, compute_device, run
 
 
 def evaluate_teacher(job: Job) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from vqdistill.data import Images
 from vqdistill.evaluation.density import density_rows
+from vqdistill.evaluation.evaluated_models import Evaluated, Subject
 from vqdistill.evaluation.inpainting import (
     first_of_each_class,
     hidden_masks,
@@ -12,9 +13,8 @@ from vqdistill.evaluation.inpainting import (
     joint_and_marginals,
     pictures,
 )
-from vqdistill.evaluation.subjects import Evaluated, Subject
 from vqdistill.files import write_arrays, write_json, write_rows
-from vqdistill.steps.common import Job, device_name
+from vqdistill.steps.job import Job, device_name
 
 N_DRAWS = 1  # conditional samples of each picture
 N_FREE = 16  # unconditional samples of each model

@@ -6,7 +6,7 @@ import pandas as pd
 
 from vqdistill.files import read_json, write_csv
 from vqdistill.reporting.plan import measured_jobs
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 
 def measure(job: Job) -> None:

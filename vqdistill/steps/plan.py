@@ -6,7 +6,7 @@ import pandas as pd
 
 from vqdistill.files import read_csv, write_csv
 from vqdistill.reporting.plan import by_rule, estimates
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
 FORMATS = {"jobs": "%d", "memory_gb": "%.1f", "disk_gb": "%.2f"}

@@ -2,7 +2,7 @@
 
 from vqdistill.data import prepare
 from vqdistill.files import write_arrays, write_json
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 
 def prepare_data(job: Job) -> None:

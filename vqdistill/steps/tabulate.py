@@ -6,7 +6,7 @@ import pandas as pd
 
 from vqdistill import config as experiment
 from vqdistill.files import read_arrays, read_csv, write_arrays, write_csv, write_json
-from vqdistill.provenance import check_files, read_record
+from vqdistill.provenance.records import check_files, read_record
 from vqdistill.reporting import claims
 from vqdistill.reporting.dictionary import data_dictionary
 from vqdistill.reporting.names import GATHERED, TABLES
@@ -19,7 +19,7 @@ from vqdistill.reporting.tables import (
     inpainting_summary,
     standard_weights,
 )
-from vqdistill.steps.common import Job, run
+from vqdistill.steps.job import Job, run
 
 
 def tabulate(job: Job) -> None:

@@ -4,7 +4,7 @@ from vqdistill import data
 from vqdistill.circuits.base import Circuit
 from vqdistill.models.settings import baseline_settings, build_baseline, load_baseline
 from vqdistill.randomness import generator
-from vqdistill.steps.common import Job, compute_device, initialised, run
+from vqdistill.steps.job import Job, compute_device, initialised, run
 from vqdistill.steps.training import train, write_model
 
 
@@ -15,14 +15,14 @@ def train_baseline(job: Job) -> None:
     method = job.settings["method"]
     model = initialised(job.seed, method, lambda: build_baseline(images.shape, job.settings))
     model = model.to(device)
-    learner = load_baseline(method).learner(
+    trainer = load_baseline(method).trainer(
         model,
         data.Batches(images.train, images.levels, job.settings["training"]["batch_size"]),
         images.evaluated["validation"],
         generator(job.seed, f"training {method}", device),
         baseline_settings(job.settings),
     )
-    fitted, earlier = train(job, learner, images)
+    fitted, earlier = train(job, trainer, images)
     facts = {"model": method, "size": job.settings["settings"].get("size", 0)}
     if isinstance(model, Circuit):
         facts |= {"parameters": {"circuit": model.n_parameters}}

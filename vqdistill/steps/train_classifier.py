@@ -3,9 +3,9 @@
 from vqdistill import data
 from vqdistill.models.classifier import build_classifier
 from vqdistill.randomness import generator
-from vqdistill.steps.common import Job, compute_device, initialised, run
+from vqdistill.steps.job import Job, compute_device, initialised, run
 from vqdistill.steps.training import train, write_model
-from vqdistill.training import GradientLearner, in_batches
+from vqdistill.training.gradient import GradientTrainer, in_batches
 
 VALIDATION_BATCH = 500
 
@@ -17,7 +17,7 @@ def train_classifier(job: Job) -> None:
     settings = job.settings
     model = initialised(job.seed, "classifier", lambda: build_classifier(images.shape, settings))
     model = model.to(device)
-    learner = GradientLearner(
+    trainer = GradientTrainer(
         model,
         data.Batches(
             images.train, images.levels, settings["training"]["batch_size"], images.train_labels
@@ -27,7 +27,7 @@ def train_classifier(job: Job) -> None:
         settings["learning_rate"],
         settings["weight_decay"],
     )
-    fitted, earlier = train(job, learner, images)
+    fitted, earlier = train(job, trainer, images)
     model.load_state_dict(fitted.weights)
     guesses = model.eval().predict(images.evaluated["test"])
     accuracy = (guesses == images.labels["test"]).double().mean().item()

@@ -5,11 +5,11 @@ import torch
 from vqdistill import data
 from vqdistill.files import read_arrays
 from vqdistill.models.pixelcnn import build_prior
-from vqdistill.provenance import file_digest
+from vqdistill.provenance.records import file_digest
 from vqdistill.randomness import generator
-from vqdistill.steps.common import Job, compute_device, initialised, run
+from vqdistill.steps.job import Job, compute_device, initialised, run
 from vqdistill.steps.training import train, write_model
-from vqdistill.training import GradientLearner, in_batches
+from vqdistill.training.gradient import GradientTrainer, in_batches
 
 VALIDATION_BATCH = 1000
 
@@ -22,7 +22,7 @@ def train_prior(job: Job) -> None:
     arrays = read_arrays(job["codes"])
     codes = {split: torch.from_numpy(arrays[split]).to(device) for split in ("train", "validation")}
     model = initialised(job.seed, "prior", lambda: build_prior(images.shape, settings)).to(device)
-    learner = GradientLearner(
+    trainer = GradientTrainer(
         model,
         data.CodeBatches(codes["train"], images.train_labels, settings["training"]["batch_size"]),
         in_batches(VALIDATION_BATCH, codes["validation"], images.labels["validation"]),
@@ -30,7 +30,7 @@ def train_prior(job: Job) -> None:
         settings["learning_rate"],
         settings["weight_decay"],
     )
-    fitted, earlier = train(job, learner, images, file_digest(job["codes"]))
+    fitted, earlier = train(job, trainer, images, file_digest(job["codes"]))
     facts = {"model": "prior", "grid": settings["grid"], "codebook_size": settings["codebook_size"]}
     facts |= {"parameters": {"prior": sum(p.numel() for p in model.parameters())}}
     write_model(job, images, fitted, earlier, device, **facts)

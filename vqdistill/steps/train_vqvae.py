@@ -7,9 +7,9 @@ from vqdistill.evaluation.codebook import codebook_usage
 from vqdistill.files import write_arrays
 from vqdistill.models.vqvae import build_vqvae
 from vqdistill.randomness import generator
-from vqdistill.steps.common import Job, compute_device, initialised, run
+from vqdistill.steps.job import Job, compute_device, initialised, run
 from vqdistill.steps.training import train, write_model
-from vqdistill.training import GradientLearner, in_batches
+from vqdistill.training.gradient import GradientTrainer, in_batches
 
 VALIDATION_BATCH = 500
 
@@ -22,7 +22,7 @@ def train_vqvae(job: Job) -> None:
     model = initialised(job.seed, "vqvae", lambda: build_vqvae(images.shape, settings)).to(device)
     noise = generator(job.seed, "training vqvae", device)
     model.before_training(images.evaluated["train"], noise)
-    learner = GradientLearner(
+    trainer = GradientTrainer(
         model,
         data.Batches(images.train, images.levels, settings["training"]["batch_size"]),
         in_batches(VALIDATION_BATCH, images.evaluated["validation"]),
@@ -30,7 +30,7 @@ def train_vqvae(job: Job) -> None:
         settings["learning_rate"],
         settings["weight_decay"],
     )
-    fitted, earlier = train(job, learner, images)
+    fitted, earlier = train(job, trainer, images)
     model.load_state_dict(fitted.weights)
     model.eval().requires_grad_(False)
     codes = encode(model, images)

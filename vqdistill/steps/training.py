@@ -2,8 +2,8 @@
 
 from vqdistill.data import Images
 from vqdistill.files import write_json, write_rows, write_tensors
-from vqdistill.steps.common import Job, device_name
-from vqdistill.training import Fitted, Learner, Stopping, fit
+from vqdistill.steps.job import Job, device_name
+from vqdistill.training.loop import Fitted, Stopping, Trainer, fit
 
 
 def stopping(settings: dict) -> Stopping:
@@ -12,14 +12,14 @@ def stopping(settings: dict) -> Stopping:
     return Stopping(training["max_epochs"], training["patience"], training["min_improvement"])
 
 
-def train(job: Job, learner: Learner, images: Images, *inputs: str) -> tuple[Fitted, float]:
+def train(job: Job, trainer: Trainer, images: Images, *inputs: str) -> tuple[Fitted, float]:
     """Fit, going on from the job's checkpoint if there is one for the same settings and inputs.
 
     Returns the training and the seconds that epochs before an interruption took.
     """
     before = job.stopwatch.cost()["wall_seconds"]
     fitted = fit(
-        learner, stopping(job.settings), job["checkpoint"], job.key(images.checksum, *inputs)
+        trainer, stopping(job.settings), job["checkpoint"], job.key(images.checksum, *inputs)
     )
     spent = sum(row["seconds"] for row in fitted.history)
     here = job.stopwatch.cost()["wall_seconds"] - before

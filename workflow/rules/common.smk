@@ -10,7 +10,7 @@ from snakemake.utils import update_config
 from vqdistill import config as experiment
 from vqdistill.errors import InputError
 from vqdistill.models.settings import baseline_module
-from vqdistill.provenance import code_version
+from vqdistill.provenance.records import code_version
 from vqdistill.reporting import names
 
 # Numbers in lists of --config, which Snakemake leaves as text.

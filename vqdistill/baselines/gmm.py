@@ -21,7 +21,7 @@ from vqdistill.circuits.mixture import StreamedMixture
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
 
-NESTED = False
+PREFIXES_ARE_MODELS = False
 
 FIRST_STD = 0.3  # of all components before the first M-step
 FEWEST = 1e-6  # images; a component that is responsible for less stays as it is
@@ -69,7 +69,7 @@ class GaussianMixture(nn.Module, StreamedMixture):
         self.log_weights.copy_((counts / counts.sum()).log())
 
 
-class EMLearner:
+class EMTrainer:
     """Full EM: an epoch is one pass of the E-step over the training images, and one M-step."""
 
     def __init__(
@@ -147,13 +147,13 @@ def build(image_shape: tuple[int, int], settings: Settings) -> GaussianMixture:
     return GaussianMixture(settings.size, image_shape[0] * image_shape[1])
 
 
-def learner(
+def trainer(
     model: GaussianMixture,
     batches: Batches,
     validation_x: Tensor,
     generator: torch.Generator,
     settings: Settings,
-) -> EMLearner:
+) -> EMTrainer:
     """EM that starts with its means on randomly chosen training images."""
     n = len(batches.images)
     if settings.size > n:
@@ -161,7 +161,7 @@ def learner(
     order = torch.randperm(n, generator=generator, device=generator.device)
     first = batches.images[order[: settings.size].to(batches.images.device)]
     model.start_from((first + 0.5) / batches.levels)
-    return EMLearner(model, batches, validation_x, generator)
+    return EMTrainer(model, batches, validation_x, generator)
 
 
 def circuit(model: GaussianMixture, n_components: int, generator: torch.Generator) -> Circuit:

@@ -20,9 +20,9 @@ from vqdistill.models.batch_norm import BatchNorm2d
 from vqdistill.models.doubling import Doubling
 from vqdistill.models.softmax import log_sum_exp
 from vqdistill.randomness import drawn_seed
-from vqdistill.training import GradientLearner
+from vqdistill.training.gradient import GradientTrainer
 
-NESTED = True
+PREFIXES_ARE_MODELS = True
 VALIDATION_ENTRIES = 2**25  # of the matrix [B, P] of log-likelihoods
 
 
@@ -49,16 +49,16 @@ def build(image_shape: tuple[int, int], settings: Settings) -> "ContinuousMixtur
     return ContinuousMixture(image_shape, settings)
 
 
-def learner(
+def trainer(
     model: "ContinuousMixture", batches, validation_x: Tensor, generator, settings: Settings
-) -> GradientLearner:
+) -> GradientTrainer:
     """Adam on the model's loss; validation takes as many images at once as memory allows."""
     rows = max(1, VALIDATION_ENTRIES // settings.points)
 
     def validation_batches() -> Iterator[tuple[Tensor]]:
         return ((x,) for x in validation_x.split(rows))
 
-    return GradientLearner(
+    return GradientTrainer(
         model,
         batches,
         validation_batches,

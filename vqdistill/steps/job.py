@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqdistill.errors import InputError, TrainingError
 from vqdistill.files import Named
-from vqdistill.provenance import Stopwatch, environment, file_digest, sealed
+from vqdistill.provenance.records import Stopwatch, environment, file_digest, sealed
 
 if TYPE_CHECKING:
     import torch

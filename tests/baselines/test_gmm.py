@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture as Reference
 from vqdistill.circuits.evidence import evidence
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
-from vqdistill.models import gmm
+from vqdistill.baselines import gmm
 
 SHAPE, LEVELS = (2, 3), 16
 
@@ -32,23 +32,23 @@ class FixedBatches(Batches):
         yield (self.images + noise) / self.levels
 
 
-def learner_of(images: torch.Tensor, size: int, seed: int = 0) -> gmm.EMLearner:
+def learner_of(images: torch.Tensor, size: int, seed: int = 0) -> gmm.EMTrainer:
     model = gmm.build(SHAPE, gmm.Settings(size=size))
     batches = FixedBatches(images, LEVELS, len(images))
     generator = torch.Generator().manual_seed(seed)
     x = next(iter(batches(None)))
-    return gmm.learner(model, batches, x, generator, gmm.Settings(size=size))
+    return gmm.trainer(model, batches, x, generator, gmm.Settings(size=size))
 
 
 def test_steps_of_em_are_those_of_scikit_learn(images):
-    learner = learner_of(images, 4)
-    x = next(iter(learner.batches(None))).numpy().astype(np.float64)
+    trainer = learner_of(images, 4)
+    x = next(iter(trainer.batches(None))).numpy().astype(np.float64)
     reference = Reference(
         4,
         covariance_type="diag",
         reg_covar=0,
         weights_init=np.full(4, 0.25),
-        means_init=learner.model.means.numpy().astype(np.float64),
+        means_init=trainer.model.means.numpy().astype(np.float64),
         precisions_init=np.full((4, 6), gmm.FIRST_STD**-2),
         max_iter=3,
         tol=0,
@@ -56,17 +56,17 @@ def test_steps_of_em_are_those_of_scikit_learn(images):
     with pytest.warns(match="did not converge"):
         reference.fit(x)
     for _ in range(3):
-        learner.train_epoch(lambda loss: None)
-    assert learner.model.means.numpy() == pytest.approx(reference.means_, abs=1e-5)
-    variances = learner.model.log_stds.exp().square().numpy()
+        trainer.train_epoch(lambda loss: None)
+    assert trainer.model.means.numpy() == pytest.approx(reference.means_, abs=1e-5)
+    variances = trainer.model.log_stds.exp().square().numpy()
     assert variances == pytest.approx(reference.covariances_, rel=1e-3)
     expected = reference.score_samples(x)
-    assert learner.model.log_prob(torch.tensor(x)).numpy() == pytest.approx(expected, abs=1e-3)
+    assert trainer.model.log_prob(torch.tensor(x)).numpy() == pytest.approx(expected, abs=1e-3)
 
 
 def test_em_never_lowers_the_training_likelihood(images):
-    learner = learner_of(images, 5)
-    losses = [learner.train_epoch(lambda loss: None)["loss"] for _ in range(15)]
+    trainer = learner_of(images, 5)
+    losses = [trainer.train_epoch(lambda loss: None)["loss"] for _ in range(15)]
     assert all(b <= a + 1e-5 for a, b in pairwise(losses))
     assert losses[-1] < losses[0] - 1
 

@@ -6,10 +6,10 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import kstest, norm
 
+from vqdistill.baselines.continuous_mixture import Settings, build, circuit, normal_points, trainer
 from vqdistill.circuits.base import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
-from vqdistill.models import continuous_mixture
-from vqdistill.models.continuous_mixture import Settings, build, circuit, learner, normal_points
+from vqdistill.baselines import continuous_mixture
 
 SMALL = Settings(latent_dimension=3, channels=(6, 4, 2), points=32, chunk=8)
 
@@ -179,7 +179,7 @@ def test_smaller_circuits_are_prefixes():
 def test_learner_trains_and_validates_on_all_images(monkeypatch):
     monkeypatch.setattr(continuous_mixture, "VALIDATION_ENTRIES", 3 * 32)
     model, x = small_model(learning_rate=1e-2), images(7)
-    trained = learner(model, lambda g: [x], x, seeded(), model.settings)
+    trained = trainer(model, lambda g: [x], x, seeded(), model.settings)
     seen = [len(part) for (part,) in trained.validation_batches()]
     assert seen == [3, 3, 1]
     before = trained.validate()["loss"]

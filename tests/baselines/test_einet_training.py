@@ -5,7 +5,7 @@ import torch
 
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
-from vqdistill.models import einet
+from vqdistill.baselines import einet
 
 
 def structured_images(n, seed=0):
@@ -27,7 +27,7 @@ def small_learner(model, seed=0, **settings):
     generator = torch.Generator().manual_seed(seed)
     settings = einet.Settings(size=model.size, pixels_per_step=2, **settings)
     batches = Batches(levels, 256, 32)
-    return einet.learner(model, batches, structured_images(100, 1), generator, settings)
+    return einet.trainer(model, batches, structured_images(100, 1), generator, settings)
 
 
 def test_expected_counts_are_the_gradients_of_the_log_likelihood():
@@ -137,8 +137,8 @@ def test_units_that_no_image_uses_stay_as_they_are():
 
 def test_training_finds_the_two_kinds_of_images():
     model = small_model(4)
-    learner = small_learner(model, em_every=3)
-    losses = [learner.train_epoch(lambda loss: None)["loss"] for _ in range(40)]
+    trainer = small_learner(model, em_every=3)
+    losses = [trainer.train_epoch(lambda loss: None)["loss"] for _ in range(40)]
     x = structured_images(2000, 5)
     left = torch.arange(16) % 4 < 2
     lit = x[:, :1] > 0.5
@@ -147,7 +147,7 @@ def test_training_finds_the_two_kinds_of_images():
         torch.tensor(2.0)
     )
     assert losses[-1] < losses[0] - 5
-    assert learner.validate()["loss"] == pytest.approx(entropy.item(), abs=2.0)
+    assert trainer.validate()["loss"] == pytest.approx(entropy.item(), abs=2.0)
     observed = left.expand(2, 16)
     shown = torch.where(torch.tensor([[True], [False]]) == left, 0.75, 0.25)
     torch.testing.assert_close(model.conditional_mean(shown, observed), shown, atol=0.08, rtol=0)
@@ -155,11 +155,11 @@ def test_training_finds_the_two_kinds_of_images():
 
 def test_an_epoch_has_evenly_spread_steps_and_tells_every_batch():
     model = small_model()
-    learner = small_learner(model, em_every=2)  # 7 batches, 4 steps
-    after = [n for n in range(1, 8) if learner._step_after(n) > learner._step_after(n - 1)]
+    trainer = small_learner(model, em_every=2)  # 7 batches, 4 steps
+    after = [n for n in range(1, 8) if trainer._step_after(n) > trainer._step_after(n - 1)]
     assert after == [2, 4, 6, 7]
     losses = []
-    result = learner.train_epoch(losses.append)
+    result = trainer.train_epoch(losses.append)
     assert len(losses) == 7
     assert all(loss.ndim == 0 for loss in losses)
     assert min(losses).item() <= result["loss"] <= max(losses).item()
@@ -167,9 +167,9 @@ def test_an_epoch_has_evenly_spread_steps_and_tells_every_batch():
 
 
 def test_validation_is_the_mean_log_likelihood():
-    learner = small_learner(small_model())
-    expected = -learner.model.log_prob(learner.validation_x).mean().item()
-    assert learner.validate() == {"loss": pytest.approx(expected)}
+    trainer = small_learner(small_model())
+    expected = -trainer.model.log_prob(trainer.validation_x).mean().item()
+    assert trainer.validate() == {"loss": pytest.approx(expected)}
 
 
 def test_a_resumed_training_equals_an_undisturbed_one_to_the_bit():
@@ -197,7 +197,7 @@ def test_the_global_seed_decides_the_initial_model():
 def test_the_model_is_its_circuit():
     model = small_model()
     assert einet.circuit(model, 16, torch.Generator()) is model
-    assert not einet.NESTED
+    assert not einet.PREFIXES_ARE_MODELS
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from torch import nn
 from vqdistill.data import Batches
 from vqdistill.errors import TrainingError
 from vqdistill.files import read_tensors
-from vqdistill.training import Adam, GradientLearner, Stopping, best_epoch, fit, in_batches
+from vqdistill.training.gradient import Adam, GradientTrainer, in_batches
+from vqdistill.training.loop import Stopping, best_epoch, fit
 
 
 class Scripted:
-    """A learner whose validation losses are given; its weight counts its epochs."""
+    """A trainer whose validation losses are given; its weight counts its epochs."""
 
     def __init__(self, validation, training=None):
         self.validation, self.training = validation, training or [1.0] * len(validation)
@@ -84,10 +85,10 @@ def test_no_gain_at_all_is_none_even_where_none_is_required(tmp_path):
 def test_a_loss_that_is_not_finite(tmp_path, value, which):
     losses = {"train": [1.0] * 4, "validation": [4.0, 3.0, 3.0, 3.0]}
     losses[which] = [*losses[which][:3], value]
-    learner = Scripted(losses["validation"], losses["train"])
+    trainer = Scripted(losses["validation"], losses["train"])
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(TrainingError) as error:
-        fit(learner, Stopping(100, 10, 0.1), path, "key")
+        fit(trainer, Stopping(100, 10, 0.1), path, "key")
     message = str(error.value)
     assert "\n" not in message
     assert "epoch 4" in message
@@ -123,13 +124,13 @@ class Regression(nn.Module):
             self.layers[0].bias += 0.01 * torch.randn(8, generator=generator)
 
 
-def learner(seed=0):
+def trainer(seed=0):
     torch.manual_seed(seed)
     images = torch.randint(0, 256, (70, 6), generator=torch.Generator().manual_seed(1))
     batches = Batches(images.to(torch.uint8), 256, 16)
     validation = in_batches(16, torch.rand(40, 6, generator=torch.Generator().manual_seed(2)))
     generator = torch.Generator().manual_seed(3)
-    return GradientLearner(Regression(), batches, validation, generator, 1e-2, 1e-4)
+    return GradientTrainer(Regression(), batches, validation, generator, 1e-2, 1e-4)
 
 
 STOPPING = Stopping(6, 10, 1e-3)
@@ -149,7 +150,7 @@ def check_equal(first, second):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return fit(learner(), STOPPING, tmp_path_factory.mktemp("run") / "c.safetensors", "key")
+    return fit(trainer(), STOPPING, tmp_path_factory.mktemp("run") / "c.safetensors", "key")
 
 
 class Interrupted(Exception):
@@ -158,7 +159,7 @@ class Interrupted(Exception):
 
 def interrupted(path, epochs, key="key"):
     """A training that breaks off in the midst of the epoch after `epochs`."""
-    broken = learner()
+    broken = trainer()
     train, done = broken.train_epoch, []
 
     def train_epoch(progress):
@@ -175,7 +176,7 @@ def interrupted(path, epochs, key="key"):
 
 
 class Counted:
-    """Counts the epochs that a learner is trained for."""
+    """Counts the epochs that a trainer is trained for."""
 
     def __init__(self, inner):
         self.inner, self.epochs = inner, 0
@@ -191,7 +192,7 @@ class Counted:
 def test_training_lowers_the_loss_and_is_reproducible(tmp_path, undisturbed):
     losses = [row["train_loss"] for row in undisturbed.history]
     assert losses[-1] < 0.7 * losses[0]
-    check_equal(fit(learner(), STOPPING, tmp_path / "c.safetensors", "key"), undisturbed)
+    check_equal(fit(trainer(), STOPPING, tmp_path / "c.safetensors", "key"), undisturbed)
     assert undisturbed.weights["epochs"].item() == undisturbed.best_epoch
 
 
@@ -199,7 +200,7 @@ def test_training_lowers_the_loss_and_is_reproducible(tmp_path, undisturbed):
 def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, undisturbed, epochs):
     path = tmp_path / "c.safetensors"
     interrupted(path, epochs)
-    resumed = Counted(learner(seed=99))  # its own initialisation must not matter
+    resumed = Counted(trainer(seed=99))  # its own initialisation must not matter
     resumed.inner.generator.manual_seed(99)
     check_equal(fit(resumed.inner, STOPPING, path, "key"), undisturbed)
     assert resumed.epochs == STOPPING.max_epochs - epochs
@@ -207,8 +208,8 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, undisturbed, epochs):
 
 def test_a_finished_run_is_not_trained_again(tmp_path, undisturbed):
     path = tmp_path / "c.safetensors"
-    fit(learner(), STOPPING, path, "key")
-    again = Counted(learner(seed=99))
+    fit(trainer(), STOPPING, path, "key")
+    again = Counted(trainer(seed=99))
     check_equal(fit(again.inner, STOPPING, path, "key"), undisturbed)
     assert again.epochs == 0
 
@@ -216,7 +217,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, undisturbed):
 def test_another_key_starts_anew(tmp_path, undisturbed):
     path = tmp_path / "c.safetensors"
     interrupted(path, 2, key="other settings")
-    anew = Counted(learner())
+    anew = Counted(trainer())
     check_equal(fit(anew.inner, STOPPING, path, "key"), undisturbed)
     assert anew.epochs == STOPPING.max_epochs
 
@@ -227,13 +228,13 @@ def test_a_damaged_checkpoint_starts_anew(tmp_path, undisturbed, damage):
     interrupted(path, 2)
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "truncated": content[:-50], "noise": b"\xff" * 500}[damage])
-    anew = Counted(learner())
+    anew = Counted(trainer())
     check_equal(fit(anew.inner, STOPPING, path, "key"), undisturbed)
     assert anew.epochs == STOPPING.max_epochs
 
 
 def test_validation_is_fixed_and_changes_nothing():
-    one = learner()
+    one = trainer()
     before = {name: tensor.clone() for name, tensor in one.state().items()}
     first = one.validate()
     assert one.validate() == first
@@ -264,7 +265,7 @@ def test_adam_is_the_one_with_l2_decay():
             return 0.0 * (self.w * x).sum(), {}
 
     model = Slope()
-    one = GradientLearner(
+    one = GradientTrainer(
         model, lambda _: [torch.ones(1)], lambda: [], torch.Generator(), 0.125, weight_decay=0.5
     )
     one.train_epoch(lambda _: None)

@@ -12,7 +12,7 @@ from torch import Tensor
 WARM_UP = 3  # steps before the recording, in which libraries set themselves up
 
 
-class Replayed:
+class GraphedStep:
     """A step that is called again and again with tensors of the same shapes.
 
     It gives one tensor, changes what it has (parameters, statistics) in place, and draws random

@@ -42,7 +42,7 @@ def load_baseline_circuit(
     """A trained baseline as a circuit, compiled to `n_components` if it is a mixture."""
     model, metadata = _load(path, device, build_baseline)
     method = metadata["settings"]["method"]
-    if load_baseline(method).NESTED and n_components < 1:
+    if load_baseline(method).PREFIXES_ARE_MODELS and n_components < 1:
         raise InputError(f"n_components: {n_components} given; {method} needs 1 or more")
     points = generator(metadata["seed"], f"components {method}")
     return load_baseline(method).circuit(model, n_components, points)

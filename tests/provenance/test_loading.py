@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import vqdistill
-from vqdistill import loading
 from vqdistill.circuits.mixture import Mixture, StreamedMixture
 from vqdistill.distillation import dmrs
 from vqdistill.distillation.exm import log_prior_of_all
@@ -18,6 +17,7 @@ from vqdistill.models.gaussians import gaussian_log_prob
 from vqdistill.models.pixelcnn import build_prior
 from vqdistill.models.settings import build_baseline
 from vqdistill.models.vqvae import build_vqvae
+from vqdistill.provenance import loading
 
 K, SHAPE, SEED = 3, (8, 8), 2
 TRAINING = {"batch_size": 8, "max_epochs": 1, "patience": 1, "min_improvement": 0.1}

@@ -20,7 +20,7 @@ from vqdistill.files import Named, read_csv, read_json, readable
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("numpy", "pandas", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from vqdistill.errors import InputError
 from vqdistill.models.settings import baseline_module
-from vqdistill.provenance import code_version, environment, file_digest, read_record
+from vqdistill.provenance.records import code_version, environment, file_digest, read_record
 
 log = logging.getLogger(__name__)
 TIMED = "history.csv"  # tells of seconds, which no two runs share

@@ -18,9 +18,9 @@ from vqdistill.circuits.einet import EiNet, ExpectedCounts, GaussianLeaves
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches
 from vqdistill.errors import InputError
-from vqdistill.replay import Replayed
+from vqdistill.training.cuda_graph import GraphedStep
 
-NESTED = False
+PREFIXES_ARE_MODELS = False
 
 MIN_WEIGHT = 1e-16  # keeps every sum unit positive, as in the EiNet authors' code
 
@@ -52,18 +52,18 @@ def circuit(model: EiNet, n_components: int, generator: torch.Generator) -> Circ
     return model
 
 
-def learner(
+def trainer(
     model: EiNet,
     batches: Batches,
     validation_x: Tensor,
     generator: torch.Generator,
     settings: Settings,
-) -> "EMLearner":
+) -> "EMTrainer":
     """What trains `model` on `batches` and validates it on validation_x [n, D]."""
-    return EMLearner(model, batches, validation_x, generator, settings)
+    return EMTrainer(model, batches, validation_x, generator, settings)
 
 
-class EMLearner:
+class EMTrainer:
     """Stochastic EM with an M-step about every `em_every` batches.
 
     An epoch is cut evenly into the nearest whole number of M-steps, at least one, so that every
@@ -83,7 +83,7 @@ class EMLearner:
         self.generator, self.step_size = generator, settings.em_step_size
         self.steps = max(1, round(len(batches) / settings.em_every))  # M-steps an epoch
         self.counts = zero_counts(model)
-        self.count = Replayed(self._count, generator)
+        self.count = GraphedStep(self._count, generator)
 
     def train_epoch(self, progress: Callable[[Tensor], None]) -> dict[str, float]:
         n_images, total = 0, 0.0

@@ -1,0 +1,1 @@
+"""Tractable models that are learned from the images, one file each."""

@@ -1,0 +1,171 @@
+"""What all trainings share: early stopping, the best epoch kept, checkpoints, resume, progress."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+from tqdm import tqdm
+
+from vqdistill.errors import InputError, TrainingError
+from vqdistill.files import read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[Tensor], None]
+
+
+class Trainer(Protocol):
+    """What is trained: it knows how to take an epoch, how to validate, and what its state is."""
+
+    def train_epoch(self, progress: Progress) -> dict[str, float]:
+        """One pass over the training data; means over the epoch, 'loss' among them."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Means over the fixed validation data, 'loss' among them (lower is better)."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training goes on from."""
+        ...
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from a state."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is kept of the best epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When training ends: at most `max_epochs`, or after `patience` epochs without a gain of
+    `min_improvement` in the validation loss."""
+
+    max_epochs: int
+    patience: int
+    min_improvement: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training: the best epoch's weights and how it went."""
+
+    weights: dict[str, Tensor]
+    history: list[dict[str, float]]
+    best_epoch: int
+    best_validation: float
+    stopped_by: str  # 'patience' or 'epoch limit'
+
+
+def fit(trainer: Trainer, stopping: Stopping, checkpoint: Path, key: str) -> Fitted:
+    """Train until `stopping` says so, and return the weights of the best epoch.
+
+    After each epoch the whole state goes to `checkpoint`. If that file is there already and was
+    made under the same `key` (a digest of settings, seed, data and code), training goes on from
+    it, to the bit as if it had not been interrupted. The file stays; its owner removes it when
+    the results are written. Raises TrainingError where a loss is not finite.
+    """
+    history, best = _resume(trainer, checkpoint, key)
+    while not (stopped_by := _stopped_by(history, stopping)):
+        epoch = len(history) + 1
+        history.append(_one_epoch(trainer, epoch, stopping, history))
+        if best_epoch(history, stopping.min_improvement) == epoch:
+            best = {name: tensor.detach().clone() for name, tensor in trainer.weights().items()}
+        tensors = {f"state/{name}": tensor for name, tensor in trainer.state().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+        write_tensors(checkpoint, tensors, {"key": key, "history": history})
+    epoch = best_epoch(history, stopping.min_improvement)
+    log.info("stopped by %s after epoch %d; best epoch %d", stopped_by, len(history), epoch)
+    return Fitted(best, history, epoch, history[epoch - 1]["validation_loss"], stopped_by)
+
+
+def best_epoch(history: list[dict[str, float]], min_improvement: float) -> int:
+    """The last epoch (from 1) that gained `min_improvement` over the best before it."""
+    best, lowest = 1, math.inf
+    for row in history:
+        loss = row["validation_loss"]
+        if math.isinf(lowest) or (loss < lowest and loss <= lowest - min_improvement):
+            best, lowest = int(row["epoch"]), loss
+    return best
+
+
+def _stopped_by(history: list[dict[str, float]], stopping: Stopping) -> str:
+    waited = len(history) - best_epoch(history, stopping.min_improvement)
+    if history and waited >= stopping.patience:
+        return "patience"
+    return "epoch limit" if len(history) >= stopping.max_epochs else ""
+
+
+def _resume(trainer: Trainer, checkpoint: Path, key: str) -> tuple[list, dict[str, Tensor]]:
+    """History and best weights of an interrupted training, its state put back; or a fresh start."""
+    if not checkpoint.exists():
+        return [], {}
+    try:
+        tensors, metadata = read_tensors(checkpoint)
+    except InputError as error:
+        log.warning("%s; training starts anew", error)
+        return [], {}
+    if metadata.get("key") != key:
+        log.info("%s belongs to other settings, data or code; training starts anew", checkpoint)
+        return [], {}
+    trainer.load_state(
+        {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("state/")}
+    )
+    history = metadata["history"]
+    log.info("going on from %s after epoch %d", checkpoint, len(history))
+    return history, {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+
+
+def _one_epoch(trainer: Trainer, epoch: int, stopping: Stopping, history: list) -> dict[str, float]:
+    started = time.perf_counter()
+    with _bar(f"epoch {epoch}/{stopping.max_epochs}") as bar:
+        training = trainer.train_epoch(bar.step)
+    validation = trainer.validate()
+    row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
+    row |= {f"train_{name}": value for name, value in training.items()}
+    row |= {f"validation_{name}": value for name, value in validation.items()}
+    for name in ("train_loss", "validation_loss"):
+        if not math.isfinite(row[name]):
+            best = f", the best {best_epoch(history, stopping.min_improvement)}" if history else ""
+            raise TrainingError(
+                f"{name.replace('_', ' ')} is {row[name]} in epoch {epoch}{bar.first_bad()};"
+                f" the last good epoch is {epoch - 1 or 'none'}{best};"
+                " lower the learning rate or look at the data"
+            )
+    log.info(
+        "epoch %d/%d  train %.4f  validation %.4f  %.1f s",
+        epoch, stopping.max_epochs, row["train_loss"], row["validation_loss"], row["seconds"],
+    )  # fmt: skip
+    return row
+
+
+class _bar:
+    """A progress bar with the current loss where a person watches, and nothing in a log."""
+
+    def __init__(self, title: str) -> None:
+        self.bar = tqdm(desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty())
+        self.losses: list[Tensor] = []
+
+    def __enter__(self) -> "_bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def step(self, loss: Tensor) -> None:
+        self.losses.append(loss)
+        if not self.bar.disable and self.bar.update():
+            self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+
+    def first_bad(self) -> str:
+        """Where the loss of a batch was not finite for the first time, if it was."""
+        bad = [n for n, loss in enumerate(self.losses, 1) if not loss.isfinite()]
+        return f", step {bad[0]} of {len(self.losses)}" if bad else ""
