@@ -1,11 +1,26 @@
-"""What test files of several folders share; `from helpers import seeded` works in each of them.
+"""What tests of several folders share: `from helpers import seeded`."""
 
-What one folder alone shares stands in a conftest.py or a module beside its tests.
-"""
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+from vqdistill.errors import InputError
 
-def seeded(seed: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose numbers are fixed by the seed."""
-    return torch.Generator(device).manual_seed(seed)
+ROOT = Path(__file__).parents[1]  # of the repository
+
+
+def seeded(seed: int = 0, device: str = "cpu") -> torch.Generator:
+    """A random generator that begins at `seed`."""
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def refusal(call: Callable, *arguments: Any, **named: Any) -> str:
+    """The message of the InputError that a call ends in; it has to be one line."""
+    with pytest.raises(InputError) as error:
+        call(*arguments, **named)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
