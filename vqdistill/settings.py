@@ -1,29 +1,61 @@
 """All settings, each with its meaning, its bounds and its default: the paper's.
 
-A model of pydantic for each thing that is trained, and for the experiment that they make up. The
-schema for editors and the page of settings are generated from here. Nothing imports torch.
+A model of pydantic for each thing that is trained, for the experiment that they make up, and for
+what each job gets. docs/settings.md and the schema for editors are generated from here. Nothing
+imports torch.
 """
 
-from typing import Annotated, Any, Literal
+import difflib
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from vqdistill.datasets import DATASETS
+from vqdistill.errors import InputError
 
 GRID = r"^[1-9][0-9]*x[1-9][0-9]*$"
+LARGEST_SEED = 2**63 - 1
 
 
 def parse_grid(value: Any) -> Any:
     """(H, W) of a grid that is written '2x2'."""
     if not isinstance(value, str):
         return value
+    if not re.match(GRID, value):
+        raise ValueError(f"found {value!r}, expected a grid: height x width, such as 4x4")
     height, _, width = value.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise ValueError(f"{value!r} is not a grid; write height x width, such as 4x4")
     return int(height), int(width)
 
 
 def grid_name(grid: tuple[int, int]) -> str:
     """'2x2' of (2, 2)."""
     return f"{grid[0]}x{grid[1]}"
+
+
+def _distinct(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError(f"found {list(values)}, expected each value once")
+    return values
+
+
+def _free_name(name: str) -> str:
+    if name == "reference":
+        raise ValueError("found 'reference', expected another name: results/reference is taken")
+    return name
 
 
 Grid = Annotated[
@@ -33,8 +65,13 @@ Grid = Annotated[
     WithJsonSchema({"type": "string", "pattern": GRID}),
 ]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+CodebookSize = Annotated[int, Field(ge=2)]
+Channels = Annotated[tuple[Count, ...], Field(min_length=1)]
 LearningRate = Annotated[float, Field(gt=0, description="Of Adam.")]
 WeightDecay = Annotated[float, Field(ge=0, description="Of Adam: L2, as part of the gradient.")]
+Distinct = [Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)]
+Counts = Annotated[tuple[Count, ...], *Distinct]
 
 
 class Settings(BaseModel):
@@ -43,6 +80,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+# What is trained
 
 
 class Training(Settings):
@@ -58,15 +98,9 @@ class Training(Settings):
     """What counts as a gain in validation loss, in its unit."""
 
 
-class VQVAE(Settings):
-    """A VQ-VAE."""
+class VQVAEOfAnyGrid(Settings):
+    """VQ-VAEs: what those on all grids share."""
 
-    grid: Grid = (2, 2)
-    """Height x width of the grid of codes."""
-    codebook_size: int = Field(4096, ge=2)
-    """K."""
-    channels: tuple[Count, ...] = (32, 64, 128, 256)
-    """Of the encoder's convolutions; the last is the width of the latents and of the codebook."""
     commitment: float = Field(10.0, ge=0)
     """Weight β of the commitment loss."""
     initialisation: Literal["uniform", "kmeans"] = "uniform"
@@ -78,17 +112,23 @@ class VQVAE(Settings):
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.00001
     training: Training = Training()
+    """What differs from the experiment's `training`."""
 
 
-class Prior(Settings):
-    """The gated PixelCNN over a VQ-VAE's codes."""
+class VQVAE(VQVAEOfAnyGrid):
+    """A VQ-VAE."""
 
     grid: Grid = (2, 2)
-    """That of the VQ-VAE."""
-    codebook_size: int = Field(4096, ge=2)
-    """That of the VQ-VAE."""
-    width: Count = 256
-    """Channels of the stacks."""
+    """Height x width of the grid of codes."""
+    codebook_size: CodebookSize = 4096
+    """K."""
+    channels: Channels = (32, 64, 128, 256)
+    """Of the encoder's convolutions; the last is the width of the latents and of the codebook."""
+
+
+class PriorOfAnyGrid(Settings):
+    """Gated PixelCNNs over the codes of VQ-VAEs: what those on all grids share."""
+
     layers: Count = 10
     """Gated layers."""
     head: Count = 512
@@ -96,6 +136,18 @@ class Prior(Settings):
     learning_rate: LearningRate = 0.0003
     weight_decay: WeightDecay = 0.00001
     training: Training = Training()
+    """What differs from the experiment's `training`."""
+
+
+class Prior(PriorOfAnyGrid):
+    """The gated PixelCNN over a VQ-VAE's codes."""
+
+    grid: Grid = (2, 2)
+    """That of the VQ-VAE."""
+    codebook_size: CodebookSize = 4096
+    """That of the VQ-VAE."""
+    width: Count = 256
+    """Channels of the stacks."""
 
 
 class Classifier(Settings):
@@ -106,6 +158,7 @@ class Classifier(Settings):
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.0
     training: Training = Training(max_epochs=20, patience=4)
+    """What differs from the experiment's `training`."""
 
 
 class ContinuousMixture(Settings):
@@ -113,10 +166,10 @@ class ContinuousMixture(Settings):
 
     latent_dimension: int = Field(16, ge=1, le=21201)
     """Of z; no more than Sobol points have."""
-    channels: tuple[Count, ...] = (128, 64, 32, 2)
+    channels: Channels = (128, 64, 32, 2)
     """Of the decoder's transposed convolutions; the last is 2, a mean and a deviation."""
     points: Count = 16384
-    """Integration points of a training step."""
+    """Integration points of a training step; a multiple of `chunk` where they are more."""
     chunk: Count = 1024
     """Points that batch norm sees, and memory holds, at a time."""
     objective: Literal["mixture", "best"] = "mixture"
@@ -124,18 +177,32 @@ class ContinuousMixture(Settings):
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.00001
 
+    @model_validator(mode="after")
+    def _chunks_of_one_size(self) -> "ContinuousMixture":
+        if self.points > self.chunk and self.points % self.chunk:
+            raise ValueError(
+                f"points: found {self.points}, expected a multiple of chunk, {self.chunk}, since"
+                " batch norm needs chunks of one size; choose powers of two"
+            )
+        return self
 
-class EiNet(Settings):
-    """An EiNet."""
 
-    size: Count = 30
-    """K, sum units a region and input distributions a leaf region."""
+class EiNetOfAnySize(Settings):
+    """EiNets: what those of all sizes share."""
+
     pixels_per_step: Count = 4
-    """Side of the region graph's pieces."""
+    """Side of the region graph's pieces; divides the images' sides."""
     em_step_size: float = Field(0.5, gt=0, le=1)
     """η of an M-step."""
     em_every: Count = 50
     """Batches to an M-step, about."""
+
+
+class EiNet(EiNetOfAnySize):
+    """An EiNet."""
+
+    size: Count = 30
+    """K, sum units a region and input distributions a leaf region."""
 
 
 class GaussianMixture(Settings):
@@ -143,3 +210,263 @@ class GaussianMixture(Settings):
 
     size: Count = 64
     """N, its components."""
+
+
+# The experiment: the keys of config.yaml
+
+
+class Data(Settings):
+    """The images."""
+
+    dataset: Literal[*DATASETS]
+    """MNIST, Fashion-MNIST, or scikit-learn's digits, which need no network."""
+    root: str | None = None
+    """Folder of the dataset; null is $VQDISTILL_DATA, else data/."""
+    noise_seed: Seed = 0
+    """Of the dequantisation noise of all evaluated images, the same for all models."""
+    training_part: Count = 10000
+    """Training images, the first ones, that are evaluated as those for test are."""
+
+
+class VQVAEs(VQVAEOfAnyGrid):
+    """All VQ-VAEs of an experiment."""
+
+    channels: dict[Annotated[str, Field(pattern=GRID)], Channels] = {
+        "2x2": (32, 64, 128, 256),
+        "4x4": (128, 256, 512),
+    }
+    """Of the encoder's convolutions, by grid; the last is the width of the latents."""
+
+
+class Priors(PriorOfAnyGrid):
+    """All priors of an experiment."""
+
+    width: Annotated[int, Field(ge=0)] | None = None
+    """Channels of the stacks; null or 0 is the width of the latents."""
+
+
+class Teacher(Settings):
+    """VQ-VAEs on one grid, and what is distilled from each."""
+
+    grid: Grid
+    """Height x width of the grid of codes."""
+    codebook_sizes: Annotated[tuple[CodebookSize, ...], *Distinct]
+    """K of each."""
+    methods: Annotated[tuple[str, ...], *Distinct]
+    """exm (all latents), or files of vqdistill/distillation: dmrs, dmbs, random, frequent, …"""
+
+
+class ContinuousMixtures(Settings):
+    """Continuous mixtures (Correia et al. 2023)."""
+
+    settings: ContinuousMixture = ContinuousMixture()
+    """Of the model."""
+    training: Training = Training()
+    """What differs from the experiment's `training`."""
+
+
+class EiNets(Settings):
+    """EiNets (Peharz et al. 2020)."""
+
+    sizes: Counts
+    """K of each."""
+    settings: EiNetOfAnySize = EiNetOfAnySize()
+    """Of the models."""
+    training: Training = Training()
+    """What differs from the experiment's `training`."""
+
+
+class GaussianMixtures(Settings):
+    """Plain mixtures of Gaussians, fitted by EM; not of the paper."""
+
+    sizes: Counts
+    """N of each."""
+    settings: Settings = Settings()
+    """There are none."""
+    training: Training = Training()
+    """What differs from the experiment's `training`."""
+
+
+class OtherBaseline(Settings):
+    """A file of vqdistill/baselines that was added."""
+
+    sizes: Counts | None = None
+    """One model each, for files whose `Settings` have a `size`."""
+    settings: dict[str, Any] = {}
+    """Those of the file's `Settings`."""
+    training: Training = Training()
+    """What differs from the experiment's `training`."""
+
+
+class Baselines(Settings):
+    """Tractable models that are learned from the images; null leaves one out."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, OtherBaseline | None]
+
+    cm: ContinuousMixtures | None = None
+    """A continuous mixture."""
+    einet: EiNets | None = None
+    """EiNets."""
+    gmm: GaussianMixtures | None = None
+    """Plain mixtures of Gaussians; not of the paper."""
+
+
+class Inpainting(Settings):
+    """Completions of test images."""
+
+    n_components: Annotated[tuple[Count, ...], AfterValidator(_distinct)] = (64, 1024)
+    """N at which mixtures are inpainted, beside their largest."""
+    scored_images: Count = 1000
+    """Test images, the first ones, whose completions are scored."""
+
+
+class Experiment(Settings):
+    """An experiment of vqdistill."""
+
+    experiment: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100),
+        AfterValidator(_free_name),
+    ]
+    """Its name, and that of its folder in results/."""
+    seeds: Annotated[tuple[Seed, ...], *Distinct]
+    """Each fixes one independent training of everything."""
+    data: Data
+    """The images."""
+    training: Training = Training()
+    """Stopping rule and batch size of all trainings."""
+    vqvae: VQVAEs = VQVAEs()
+    """The teachers' VQ-VAEs."""
+    prior: Priors = Priors()
+    """The teachers' priors: gated PixelCNNs."""
+    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
+    """Which VQ-VAEs are trained, and what is distilled from each."""
+    n_components: Counts
+    """N, of distilled models and of compiled continuous mixtures."""
+    baselines: Baselines
+    """Tractable models that are learned from the images; null leaves one out."""
+    inpainting: Inpainting = Inpainting()
+    """Completions of test images."""
+    classifier: Classifier = Classifier()
+    """The judge of completed images."""
+
+
+# What jobs get, where it is no model's settings
+
+
+class Selection(Settings):
+    """Of `distil`: a teacher, and what is selected of its latents."""
+
+    grid: Grid
+    codebook_size: CodebookSize
+    methods: tuple[str, ...]
+    n_components: Counts
+
+
+class TeacherEvaluation(Settings):
+    """Of `evaluate_teacher`."""
+
+    grid: Grid
+    codebook_size: CodebookSize
+    n_components: Counts
+    inpainting: Inpainting
+
+
+class BaselineTraining(Settings):
+    """Of `train_baseline`: a method, and its own settings as plain values."""
+
+    method: str
+    settings: dict[str, Any]
+    training: Training
+
+
+class BaselineEvaluation(Settings):
+    """Of `evaluate_baseline`; size 0 is that of methods without one."""
+
+    method: str
+    size: Annotated[int, Field(ge=0)]
+    n_components: Counts
+    inpainting: Inpainting
+
+
+# Reading
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def parsed(kind: type[Kind], values: Any, where: str) -> Kind:
+    """Plain values, as of YAML or JSON, as settings.
+
+    Raises InputError, one line that begins with `where`: the key, what was found and expected.
+    """
+    check_plain(values, where)
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        unknown = [e for e in errors if e["type"] == "extra_forbidden"]
+        raise InputError(_one_line((unknown or errors)[0], kind, where)) from None
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """Settings as plain values, which `parsed` reads."""
+    return settings.model_dump(mode="json")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A suggestion for a name that is not known."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+
+
+def check_plain(value: Any, where: str, key: str = "") -> None:
+    """InputError at what YAML can hold and no setting may be, at any depth."""
+    place = f"{where}: {key}" if key else where
+    inside = value.items() if isinstance(value, dict) else []
+    if isinstance(value, list):
+        inside = enumerate(value)
+    for name, item in inside:
+        if isinstance(value, dict) and not isinstance(name, str):
+            raise InputError(f"{place}: the key {name!r} is no text; write it in quotes")
+        check_plain(item, where, f"{key}.{name}" if key else str(name))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{place}: found {value}, expected a finite number")
+    if isinstance(value, str) and not value.isprintable():
+        raise InputError(f"{place}: found {value!r}, expected text without line breaks")
+
+
+def _one_line(error: dict[str, Any], kind: type[Settings], where: str) -> str:
+    path = [part for part in error["loc"] if part != "[key]"]
+    place = f"{where}: {'.'.join(map(str, path))}: " if path else f"{where}: "
+    if error["type"] == "extra_forbidden":
+        known = _fields(kind, path[:-1])
+        return f"{place}unknown key; {nearest(path[-1], known) if known else 'leave it out'}"
+    if error["type"] == "missing":
+        return f"{place}missing; docs/settings.md says what it is"
+    if error["type"] == "value_error":
+        said = str(error["ctx"]["error"])
+        of_one_key = path and re.match(r"\w+: ", said)  # told by the settings that hold it
+        return f"{place[:-2]}.{said}" if of_one_key else f"{place}{said}"
+    expected = re.sub(r"^\w+ should (be |have )?", "", error["msg"])
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        expected += f"; {nearest(error['input'], error['ctx']['expected'].split(chr(39))[1::2])}"
+    return f"{place}found {_short(error['input'])}, expected {expected}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _fields(kind: Any, path: Sequence[str | int]) -> list[str]:
+    """The names of the settings that lie at a path."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if not path:
+            return list(kind.model_fields)
+        field = kind.model_fields.get(path[0])
+        return _fields(field.annotation if field else OtherBaseline | None, path[1:])
+    if get_origin(kind) in (tuple, dict):
+        path = path[1:]
+    return next((names for part in get_args(kind) if (names := _fields(part, path))), [])

@@ -50,3 +50,25 @@ def check_channels(channels: tuple[int, ...], n_layers: int, grid: tuple[int, in
             f"channels: {tuple(channels)} given, but grid {tuple(grid)} needs "
             f"{n_layers} positive number(s) for these images, one for each encoder layer"
         )
+
+
+def decoder_sides(image_shape: tuple[int, int]) -> list[int]:
+    """Sides of the square maps of a CM's decoder, before cropping, until one covers the image.
+
+    A transposed convolution of kernel 3 and stride 2 takes side s to 2s + 1; the last one is
+    cropped to the image by its padding: 1 -> 3 -> 7 -> 15 -> 31 (28), 1 -> 3 -> 7 -> 15 (8).
+    """
+    sides = [1, 3]
+    while sides[-1] < max(image_shape):
+        sides.append(2 * sides[-1] + 1)
+    return sides
+
+
+def check_cm_channels(image_shape: tuple[int, int], channels: tuple[int, ...]) -> None:
+    """Raises InputError unless there are channels for each layer of a CM's decoder, at last 2."""
+    n_layers = len(decoder_sides(image_shape)) - 1
+    if len(channels) != n_layers or channels[-1] != 2:
+        raise InputError(
+            f"channels: {tuple(channels)} given, but images of {tuple(image_shape)} "
+            f"pixels need {n_layers} numbers, the last of which is 2 (mean and deviation)"
+        )
