@@ -1,7 +1,7 @@
-"""What is evaluated: a circuit, the sizes at which it is read, and its mixture weights."""
+"""What is evaluated: the models that are read from one circuit, by size and by mixture weights."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,13 +19,13 @@ Evaluated = tuple[int, str, Tensor]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A circuit of one method.
+class EvaluatedModels:
+    """The models of one method that one circuit holds.
 
     method, grid, codebook_size, size: keys of the tables. For a mixture, `sizes` are the numbers
     n of first components that are models of their own, and `log_weights` holds, by name, the
     weight vectors [N] under which they are read, the one that the method stands for first. Other
-    circuits are read as they are: no sizes, no weights.
+    circuits are one model as they are: no sizes, no weights.
     """
 
     method: str
@@ -38,12 +38,17 @@ class Subject:
     log_prior: Tensor | None = None  # log p(z) [N], not normalised, of a selection of latents
 
     @property
+    def largest(self) -> int:
+        """The largest number of components, 0 for a circuit that is no mixture of sizes."""
+        return max(self.sizes, default=0)
+
+    @property
     def main_weights(self) -> str:
         """The name of the weights that the method stands for."""
         return next(iter(self.log_weights)) if self.log_weights else "learned"
 
     def keys(self, n_components: int, weights: str) -> dict[str, object]:
-        """The keys of one of its models, as columns of the tables."""
+        """The keys of one of the models, as columns of the tables."""
         return {
             "method": self.method,
             "grid": self.grid,
@@ -54,13 +59,13 @@ class Subject:
         }
 
     def n_parameters(self, n_components: int) -> int:
-        """Parameters of one of its models, as a walk over the circuit counts them."""
+        """Parameters of one of the models, as a walk over the circuit counts them."""
         if self.sizes:
             return mixture_parameters(n_components, self.circuit.n_variables)
         return self.circuit.n_parameters
 
     def log_probs(self, x: Tensor) -> Iterator[Evaluated]:
-        """log p(x) [B] of all its models, from one pass."""
+        """log p(x) [B] of all models, from one pass."""
         everything = torch.ones(1, x.shape[1], dtype=torch.bool, device=x.device)
         for n_components, weights, log_prob in self.marginals(x, everything):
             yield n_components, weights, log_prob[0]
@@ -77,7 +82,7 @@ class Subject:
                 yield n, name, values[:, s, i]
 
     def model(self, n_components: int) -> Circuit:
-        """One of its models, under the weights that the method stands for."""
+        """One of the models, under the weights that the method stands for."""
         if not self.sizes or n_components == self.circuit.n_components:
             return self.circuit
         return self.circuit.first(n_components)
@@ -88,30 +93,31 @@ def name_of(keys: dict[str, object]) -> str:
     return " ".join(f"{key}={value}" for key, value in keys.items() if value not in ("-", 0))
 
 
-def distilled_subjects(
+def distilled_models(
     method: str,
     mixtures: dict[int, Mixture],
     sizes: list[int],
     log_priors: dict[int, Tensor],
     **keys: object,
-) -> list[Subject]:
-    """Subjects of a selection method: one for all sizes where it nests, else one a size.
+) -> list[EvaluatedModels]:
+    """What a selection method gives: one for all sizes where prefixes are models, else one a size.
 
-    mixtures and log p(z) by number of components: the largest alone, or each.
+    mixtures and log p(z) by number of components: of the largest alone, or of each.
     """
-    subjects = []
+    found = []
     for n, mixture in mixtures.items():
         weights = {"uniform": uniform_log_weights(n, mixture.log_weights.device)}
         weights["prior"] = torch.log_softmax(log_priors[n], 0)
         read = tuple(sizes) if len(mixtures) == 1 else (n,)
-        subject = Subject(method, mixture, sizes=read, log_weights=weights, **keys)
-        subjects.append(replace(subject, log_prior=log_priors[n]))
-    return subjects
+        found.append(EvaluatedModels(
+            method, mixture, sizes=read, log_weights=weights, log_prior=log_priors[n], **keys
+        ))  # fmt: skip
+    return found
 
 
-def exact_subject(mixture: StreamedMixture, **keys) -> Subject:
+def exact_models(mixture: StreamedMixture, **keys) -> EvaluatedModels:
     """The exact model: weights p(z) recover Eq. 1, uniform weights are Eq. 2 over all latents."""
     n = mixture.n_components
     uniform = uniform_log_weights(n, mixture.log_weights.device)
     weights = {"prior": mixture.log_weights, "uniform": uniform}
-    return Subject("exm", mixture, sizes=(n,), log_weights=weights, **keys)
+    return EvaluatedModels("exm", mixture, sizes=(n,), log_weights=weights, **keys)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vqdistill.circuits.base import Circuit
-from vqdistill.evaluation.evaluated_models import Evaluated, Subject, name_of
+from vqdistill.data import Images
+from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels, name_of
 from vqdistill.randomness import generator
 
 log = logging.getLogger(__name__)
@@ -33,51 +34,49 @@ def hidden_masks(shape: tuple[int, int], device: torch.device | str = "cpu") -> 
 
 
 def joint_and_marginals(
-    subject: Subject, x: Tensor, masks: Tensor, wanted: set[int]
+    models: EvaluatedModels, x: Tensor, masks: Tensor, wanted: set[int]
 ) -> tuple[list[Evaluated], dict[int, Tensor]]:
     """log p(x) of all models; of the wanted ones log p(x) and log p(x_o) [1 + M, n], in nats.
 
-    masks: [M, D]; wanted: numbers of components, read under the weights that the method stands
-    for. Where these are all models, one pass gives both.
+    masks: [M, D], true where a pixel is observed; wanted: numbers of components, read under the
+    weights that the method stands for. Where these are all models, one pass gives both.
     """
-    main = subject.main_weights
-    if set(subject.sizes or [0]) <= wanted:
+    main = models.main_weights
+    if set(models.sizes or [0]) <= wanted:
         everything = torch.cat([torch.ones_like(masks[:1]), masks])
-        models = list(subject.marginals(x, everything))
-        joint = [(n, weights, log_prob[0]) for n, weights, log_prob in models]
-        return joint, {n: log_prob for n, weights, log_prob in models if weights == main}
-    joint = list(subject.log_probs(x))
+        found = list(models.marginals(x, everything))
+        joint = [(n, weights, log_prob[0]) for n, weights, log_prob in found]
+        return joint, {n: log_prob for n, weights, log_prob in found if weights == main}
+    joint = list(models.log_probs(x))
     return joint, {
-        n: torch.cat([log_prob[None], subject.model(n).marginals(x, masks)])
+        n: torch.cat([log_prob[None], models.model(n).marginals(x, masks)])
         for n, weights, log_prob in joint
         if weights == main and n in wanted
     }
 
 
 def inpainting_rows(
-    subject: Subject,
-    x: Tensor,
-    labels: Tensor,
+    models: EvaluatedModels,
+    images: Images,
     log_probs: dict[int, Tensor],
-    levels: int,
-    shape: tuple[int, int],
     n_scored: int,
     classify: Callable[[Tensor], Tensor],
     seed: int,
 ) -> Iterator[dict[str, object]]:
-    """Rows of inpainting.csv for the test images x [n, D] with labels [n].
+    """Rows of inpainting.csv, over the test images.
 
-    The conditional BPD is exact and over all images; the scores of the completions are over the
-    first `n_scored`. log_probs: by their number of components, log p(x) and log p(x_o) under each
-    mask [1 + n_masks, n] of those of the subject's models that are of interest.
+    The conditional BPD is exact and over all of them; the metrics of the completions are over the
+    first `n_scored`. log_probs: by number of components, log p(x) and log p(x_o) under each mask
+    [1 + n_masks, n] of those models that are of interest.
     """
+    x, levels = images.evaluated["test"], images.levels
     scored, truth = x[:n_scored], without_noise(x[:n_scored], levels)
-    masks = hidden_masks(shape, x.device)
+    masks = hidden_masks(images.shape, x.device)
     observed = ~torch.stack([*masks.values()])
     for n, (joint, *marginals) in log_probs.items():
-        circuit, keys = subject.model(n), subject.keys(n, subject.main_weights)
+        keys = models.keys(n, models.main_weights)
         generators = [generator(seed, f"inpainting {name}") for name in masks]
-        completed = circuit.completions(scored, observed, generators, leaf_means=True)
+        completed = models.model(n).completions(scored, observed, generators, leaf_means=True)
         for m, (name, hidden) in enumerate(masks.items()):
             nats = (joint - marginals[m]).mean().item() / int(hidden.sum())
             row = keys | {"mask": name, "n_images": len(x)}
@@ -85,11 +84,11 @@ def inpainting_rows(
             row |= {"n_scored": len(scored)} | errors(completed.means[m], scored, hidden)
             for kind, shown in (("sample", completed.samples[m]), ("mean", completed.means[m])):
                 guesses = classify(torch.where(hidden, shown, truth))
-                right = (guesses == labels[: len(scored)]).double().mean().item()
-                row[f"accuracy_{kind}"] = right
-                row[f"sharpness_{kind}"] = sharpness(shown, truth, hidden, shape)
-                row[f"coherence_{kind}"] = coherence(shown, truth, hidden, shape)
-            yield row | {"n_parameters": subject.n_parameters(n)}
+                right = guesses == images.labels["test"][:n_scored]
+                row[f"accuracy_{kind}"] = right.double().mean().item()
+                row[f"sharpness_{kind}"] = sharpness(shown, truth, hidden, images.shape)
+                row[f"coherence_{kind}"] = coherence(shown, truth, hidden, images.shape)
+            yield row | {"n_parameters": models.n_parameters(n)}
         log.info("%s: inpainted", name_of(keys))
 
 

@@ -1,14 +1,18 @@
 """The teacher's own figures: what a VQ-VAE and its prior reach before any distillation."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
+from vqdistill.circuits.gaussian import log_density
 from vqdistill.data import bits_per_dimension
+from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.base import log_prob_by_class, mean_over_classes
-from vqdistill.models.gaussians import gaussian_log_prob
+from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
 from vqdistill.models.vqvae import VQVAE
 
-ROWS = 1000
+IMAGES = 1000  # decoded at a time
 
 
 @torch.no_grad()
@@ -22,8 +26,8 @@ def teacher_row(vqvae: VQVAE, prior, x: Tensor, levels: int) -> dict[str, float]
     codes, index = vqvae.encode(x).unique(dim=0, return_inverse=True)
     log_prior = mean_over_classes(log_prob_by_class(prior, codes))[index].mean()
     reconstruction = []
-    for part, rows in zip(x.split(ROWS), index.split(ROWS), strict=True):
-        leaves = gaussian_log_prob(part.double(), *(p.double() for p in vqvae.decode(codes[rows])))
+    for part, rows in zip(x.split(IMAGES), index.split(IMAGES), strict=True):
+        leaves = log_density(part.double(), *(p.double() for p in vqvae.decode(codes[rows])))
         reconstruction.append(leaves.sum(1))
     log_likelihood = torch.cat(reconstruction).mean()
     return {
@@ -34,20 +38,46 @@ def teacher_row(vqvae: VQVAE, prior, x: Tensor, levels: int) -> dict[str, float]
     }
 
 
-def partial_sum_excess(
+def bound_rows(
+    circuits: Sequence[EvaluatedModels], test: Sequence[Sequence[Evaluated]]
+) -> Iterator[dict[str, object]]:
+    """Rows of bounds.csv: how the selections of a teacher with an exact model stay below it.
+
+    test: log p(x) [n] of the test images, of the models of each circuit. No rows without ExM.
+    """
+    by_prior = [
+        (models, n, log_prob)
+        for models, evaluated in zip(circuits, test, strict=True)
+        for n, weights, log_prob in evaluated
+        if weights == "prior"
+    ]
+    exact = [log_prob for models, _, log_prob in by_prior if models.method == EXACT_METHOD]
+    for models, n, log_prob in by_prior if exact else []:
+        if models.method != EXACT_METHOD:
+            row = {"method": models.method, "n_components": n}
+            yield row | partial_sum_bound(exact[0], log_prob, models.log_prior[:n])
+
+
+def partial_sum_bound(
     exact_log_prob: Tensor, log_prob: Tensor, log_prior: Tensor
 ) -> dict[str, float]:
-    """How far log Σ_selected p(z) p(x|z) lies above log Σ_all p(z) p(x|z), image by image.
+    """log Σ_selected p(z) p(x|z) against log Σ_all p(z) p(x|z), image by image.
 
     exact_log_prob: log p(x) [n] of the exact model; log_prob: log p(x) [n] of the mixture of the
     selected latents, weighted by the prior; log_prior: log p(z) of these latents, whose sum the
     weights of the mixture were divided by. The sum over some latents can't exceed the sum over
-    all: `largest_excess`, in nats, is at most rounding error. `mean_gap` is what the selected
-    latents miss, in nats per image.
+    all: `largest_violation`, the largest difference in nats, is at most rounding error.
+    `mean_gap` is what the selected latents miss, in nats per image.
     """
     difference = log_prob + torch.logsumexp(log_prior, 0) - exact_log_prob
     return {
         "n_images": len(log_prob),
-        "largest_excess": difference.max().item(),
+        "largest_violation": difference.max().item(),
         "mean_gap": -difference.mean().item(),
     }
+
+
+def code_frequencies(codes: Tensor, codebook_size: int) -> Tensor:
+    """How often each code is used among codes [n, H, W], as shares of all, in descending order."""
+    counts = torch.bincount(codes.flatten(), minlength=codebook_size).double()
+    return (counts / counts.sum()).sort(descending=True).values

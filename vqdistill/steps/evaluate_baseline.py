@@ -1,10 +1,10 @@
 """Evaluate one trained baseline."""
 
 from vqdistill import data
-from vqdistill.evaluation.evaluated_models import Subject
+from vqdistill.evaluation.evaluated_models import EvaluatedModels
 from vqdistill.models.settings import load_baseline
 from vqdistill.provenance.loading import load_baseline_circuit, load_classifier
-from vqdistill.steps.evaluation import evaluate, write_record
+from vqdistill.steps.evaluation import evaluate_and_write, write_record
 from vqdistill.steps.job import Job, compute_device, run
 
 
@@ -15,11 +15,12 @@ def evaluate_baseline(job: Job) -> None:
     method, size = job.settings["method"], job.settings["size"]
     sizes = sorted(job.settings["n_components"])
     circuit = load_baseline_circuit(job["weights"], sizes[-1], device)
-    subject = Subject(method, circuit, size=size)
+    models = EvaluatedModels(method, circuit, size=size)
     if load_baseline(method).PREFIXES_ARE_MODELS:
         weights = {"uniform": circuit.log_weights}
-        subject = Subject(method, circuit, size=size, sizes=tuple(sizes), log_weights=weights)
-    evaluate(job, [subject], images, load_classifier(job["classifier"], device))
+        models = EvaluatedModels(method, circuit, sizes=tuple(sizes), log_weights=weights)
+    classifier = load_classifier(job["classifier"], device)
+    evaluate_and_write(job, [models], images, classifier.predict)
     write_record(job, images, device, model=method, size=size)
 
 

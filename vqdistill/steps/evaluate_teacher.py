@@ -7,9 +7,8 @@ import torch
 from vqdistill import data
 from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.enumeration import index_of
-from vqdistill.evaluation.codebook import code_frequency
-from vqdistill.evaluation.evaluated_models import Subject, distilled_subjects, exact_subject
-from vqdistill.evaluation.teacher import partial_sum_excess, teacher_row
+from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
+from vqdistill.evaluation.teacher import bound_rows, code_frequencies, teacher_row
 from vqdistill.files import read_arrays, write_rows
 from vqdistill.models.vqvae import VQVAE
 from vqdistill.provenance.loading import (
@@ -20,7 +19,7 @@ from vqdistill.provenance.loading import (
     load_vqvae,
     read_latents,
 )
-from vqdistill.steps.evaluation import evaluate, write_record
+from vqdistill.steps.evaluation import evaluate_and_write, write_record
 from vqdistill.steps.job import Job, compute_device, run
 
 
@@ -32,12 +31,13 @@ def evaluate_teacher(job: Job) -> None:
     keys = {"grid": job.settings["grid"], "codebook_size": job.settings["codebook_size"]}
     exact = [path for path in job.lists["latents"] if path.stem == EXACT_METHOD]
     log_prior = torch.from_numpy(read_arrays(exact[0])["log_prob"]) if exact else None
-    subjects = [
-        subject
+    circuits = [
+        models
         for path in job.lists["latents"]
-        for subject in read_subjects(job, path, vqvae, keys, log_prior)
+        for models in read_models(job, path, vqvae, keys, log_prior)
     ]
-    test = evaluate(job, subjects, images, load_classifier(job["classifier"], device))
+    classifier = load_classifier(job["classifier"], device)
+    found = evaluate_and_write(job, circuits, images, classifier.predict)
 
     run_keys = {"experiment": job.experiment, "dataset": images.dataset}
     run_keys |= {**keys, "seed": job.seed}
@@ -46,18 +46,19 @@ def evaluate_teacher(job: Job) -> None:
         for split, x in images.evaluated.items()
     ]
     write_rows(job["teacher"], splits)
-    columns = [*run_keys, "method", "n_components", "n_images", "largest_excess", "mean_gap"]
-    write_rows(job["bounds"], bounds(subjects, test, run_keys), columns)
+    columns = [*run_keys, "method", "n_components", "n_images", "largest_violation", "mean_gap"]
+    bounds = [run_keys | row for row in bound_rows(circuits, found.test)]
+    write_rows(job["bounds"], bounds, columns)
     codes = torch.from_numpy(read_arrays(job["codes"])["train"])
-    frequency = code_frequency(codes, keys["codebook_size"]).tolist()
+    frequency = code_frequencies(codes, keys["codebook_size"]).tolist()
     ranks = [{"rank": rank, "frequency": part} for rank, part in enumerate(frequency, 1)]
     write_rows(job["codebook"], [run_keys | row for row in ranks])
     write_record(job, images, device, model="vqvae", **keys)
 
 
-def read_subjects(
+def read_models(
     job: Job, path: Path, vqvae: VQVAE, keys: dict, log_prior_of_all: torch.Tensor | None
-) -> list[Subject]:
+) -> list[EvaluatedModels]:
     """What one file of latents gives to evaluate.
 
     log_prior_of_all: log p(z) [K^HW] of the teacher's exact model, if it has one; the selected
@@ -65,7 +66,7 @@ def read_subjects(
     """
     method, sizes = path.stem, sorted(job.settings["n_components"])
     if method == EXACT_METHOD:
-        return [exact_subject(exact_mixture(vqvae, log_prior_of_all), **keys)]
+        return [exact_models(exact_mixture(vqvae, log_prior_of_all), **keys)]
     arrays, settings = read_arrays(path), vqvae.settings
     mixtures, log_priors = {}, {}
     for n in sizes:
@@ -76,29 +77,7 @@ def read_subjects(
                 log_prior = log_prior_of_all[index]
             mixtures[n] = distilled_mixture(vqvae, codes)
             log_priors[n] = log_prior.to(mixtures[n].log_weights.device)
-    return distilled_subjects(method, mixtures, sizes, log_priors, **keys)
-
-
-def bounds(
-    subjects: list[Subject], test: list[list[tuple[int, str, torch.Tensor]]], keys: dict
-) -> list[dict]:
-    """For a teacher with an exact model: what the selected latents' partial sums miss of it.
-
-    test: log p(x) of every subject's models on the test images.
-    """
-    by_prior = [
-        (subject, n, log_prob)
-        for subject, models in zip(subjects, test, strict=True)
-        for n, weights, log_prob in models
-        if weights == "prior"
-    ]
-    exact = [log_prob for subject, _, log_prob in by_prior if subject.method == EXACT_METHOD]
-    rows = []
-    for subject, n, log_prob in by_prior if exact else []:
-        if subject.method != EXACT_METHOD:
-            excess = partial_sum_excess(exact[0], log_prob, subject.log_prior[:n])
-            rows.append(keys | {"method": subject.method, "n_components": n} | excess)
-    return rows
+    return distilled_models(method, mixtures, sizes, log_priors, **keys)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import torch
 
 from vqdistill import data
-from vqdistill.evaluation.codebook import codebook_usage
 from vqdistill.files import write_arrays
+from vqdistill.models.codebook import codebook_usage
 from vqdistill.models.vqvae import build_vqvae
 from vqdistill.randomness import generator
 from vqdistill.steps.job import Job, compute_device, initialised, run

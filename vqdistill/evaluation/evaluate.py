@@ -1,0 +1,76 @@
+"""The evaluation of every model: density, inpainting, and the pictures of the figures."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqdistill.data import Images
+from vqdistill.evaluation.density import density_rows
+from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
+from vqdistill.evaluation.inpainting import (
+    first_of_each_class,
+    hidden_masks,
+    inpainting_rows,
+    joint_and_marginals,
+    pictures,
+)
+
+N_DRAWS = 1  # conditional samples of each picture
+N_FREE = 16  # unconditional samples of each model
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation finds."""
+
+    density: list[dict[str, object]]  # rows of density.csv
+    inpainting: list[dict[str, object]]  # rows of inpainting.csv
+    pictures: dict[str, np.ndarray]  # '<method>/samples', '/means', '/unconditional'; float16
+    test: list[list[Evaluated]]  # log p(x) of the test images, of the models of each circuit
+
+
+@torch.no_grad()
+def evaluate(
+    circuits: Sequence[EvaluatedModels],
+    images: Images,
+    classify: Callable[[Tensor], Tensor],
+    n_components: Sequence[int],
+    n_scored: int,
+    seed: int,
+) -> Evaluation:
+    """Evaluate all models that circuits hold.
+
+    The density is that of all splits. Test images are inpainted by the models with `n_components`
+    components and by the largest of each method; `classify` gives the digits [n] of images [n, D],
+    here of the first `n_scored` completed ones. Pictures are those of the largest.
+    """
+    result = Evaluation([], [], {}, [])
+    largest = {
+        models.method: models.largest for models in sorted(circuits, key=lambda c: c.largest)
+    }
+    test = images.evaluated["test"]
+    hidden = torch.stack([*hidden_masks(images.shape, test.device).values()])
+    examples = test[first_of_each_class(images.labels["test"])]
+    for models in circuits:
+        wanted = {0, *n_components, largest[models.method]}
+        joint, marginals = joint_and_marginals(models, test, ~hidden, wanted)
+        result.test.append(joint)
+        for split, x in images.evaluated.items():
+            log_probs = joint if split == "test" else models.log_probs(x)
+            result.density.extend(density_rows(models, log_probs, split, images.levels))
+        rows = inpainting_rows(models, images, marginals, n_scored, classify, seed)
+        result.inpainting.extend(rows)
+        if models.largest == largest[models.method]:
+            circuit = models.model(models.largest)
+            made = pictures(circuit, examples, images.shape, N_DRAWS, N_FREE, seed)
+            for name, value in made.items():
+                result.pictures[f"{models.method}/{name}"] = _half_precision(value)
+    result.pictures["hidden"] = hidden.cpu().unflatten(1, images.shape).numpy()
+    result.pictures["truth"] = _half_precision(examples.unflatten(1, images.shape))
+    return result
+
+
+def _half_precision(images: Tensor) -> np.ndarray:
+    return images.cpu().numpy().astype(np.float16)
