@@ -7,9 +7,13 @@ import torch
 
 from vqdistill.baselines.gmm import GaussianMixture
 from vqdistill.circuits.base import FARTHEST
-from vqdistill.circuits.components import StoredComponents
 from vqdistill.circuits.einet import EiNet
-from vqdistill.circuits.mixture import Mixture, StreamedMixture, uniform_log_weights
+from vqdistill.circuits.mixture import (
+    Mixture,
+    StoredComponents,
+    StreamedMixture,
+    uniform_log_weights,
+)
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.errors import InputError
 

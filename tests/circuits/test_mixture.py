@@ -9,10 +9,16 @@ from scipy.stats import chisquare, kstest
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from vqdistill.circuits import components, evidence, scores
+from vqdistill.circuits import gaussian
 from vqdistill.circuits.base import Circuit
-from vqdistill.circuits.components import DecodedComponents, StoredComponents
-from vqdistill.circuits.mixture import Mixture, StreamedMixture, uniform_log_weights
+from vqdistill.circuits.gaussian import Chunk, Evidence
+from vqdistill.circuits.mixture import (
+    DecodedComponents,
+    Mixture,
+    StoredComponents,
+    StreamedMixture,
+    uniform_log_weights,
+)
 from vqdistill.errors import InputError
 
 SMALLEST_P_VALUE = 1e-3
@@ -71,27 +77,21 @@ HIDING = pytest.mark.parametrize("masks", ["shared", "each"])
 WEIGHTS = pytest.mark.parametrize("kind", ["uniform", "random", "peaked"])
 
 
-@pytest.fixture(params=["whole", "chunked", "one by one"])
+@pytest.fixture(params=["whole", "chunked"])
 def chunking(request, monkeypatch):
-    """The chunks as they are, and so small that every loop runs several times; the components of
-    later chunks all together, and one by one."""
-    if request.param != "whole":
-        monkeypatch.setattr(scores, "SPARSE_SHARE", 2.0 if request.param == "one by one" else 0.0)
-        monkeypatch.setattr(evidence, "IMAGE_BLOCK", 5)
-        monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
-        monkeypatch.setattr(scores, "GATHERED_PAIRS", 3)
-        monkeypatch.setattr(evidence, "CELL", 5)
-    return request.param
+    """The chunks as they are, and so small that every loop runs several times."""
+    if request.param == "chunked":
+        monkeypatch.setattr(gaussian, "IMAGES", 5)
+        monkeypatch.setattr(gaussian, "COMPONENTS", 7)
+        monkeypatch.setattr(gaussian, "PAIRS", 3)
 
 
-@pytest.fixture(params=["dense", "gathered", "sparse", "default"])
-def share(request, monkeypatch):
-    """All ways of evaluating the components that matter."""
-    if request.param != "default":
-        monkeypatch.setattr(scores, "DENSE_SHARE", 0.0 if request.param == "dense" else 1.0)
-        fewest = 0 if request.param == "sparse" else math.inf
-        monkeypatch.setattr(scores, "PAIRS_OF_COMPONENT", fewest)
-        monkeypatch.setattr(scores, "PAIRS_OF_IMAGE", fewest)
+@pytest.fixture(params=["float64", "pruned", "pruned, then float64"])
+def way(request, monkeypatch):
+    """All ways to a log-likelihood: the product in float64, and pruning by one in float32 with the
+    pairs that matter from differences or, where they are many, from the product in float64."""
+    monkeypatch.setattr(gaussian, "FEW", 10**9 if request.param == "float64" else 0)
+    monkeypatch.setattr(gaussian, "DENSE", 1.0 if request.param == "pruned" else -1.0)
 
 
 # log_prob
@@ -99,7 +99,7 @@ def share(request, monkeypatch):
 
 @WEIGHTS
 @MASKS
-def test_log_prob_equals_torch_distributions(chunking, share, kind, masks):
+def test_log_prob_equals_torch_distributions(chunking, way, kind, masks):
     mixture, x, observed = random_mixture(kind=kind), images(), mask_of(masks)
     rows = range(B) if masks == "each" else [slice(None)]
     expected = []
@@ -145,7 +145,7 @@ def near_copies(x, per_image, seed):
 
 @MASKS
 @pytest.mark.parametrize("kind", ["uniform", "peaked"])
-def test_exact_where_deviations_are_at_their_floor(chunking, share, masks, kind):
+def test_exact_where_deviations_are_at_their_floor(chunking, way, masks, kind):
     x = mnist_like(6, 3)
     means, log_stds = near_copies(x, 10, 4)
     mixture = Mixture(weights_of(kind, len(means)), means, log_stds)
@@ -154,65 +154,88 @@ def test_exact_where_deviations_are_at_their_floor(chunking, share, masks, kind)
     assert bits.abs().max() < 1e-6
 
 
-def test_exact_where_float32_alone_is_wrong():
+def evidence_of(x, observed=None):
+    if observed is None:
+        observed = torch.ones(x.shape[1], dtype=torch.bool)
+    return Evidence(x, observed if observed.ndim == 2 else observed[None], observed.ndim == 2)
+
+
+def test_exact_where_float32_alone_is_wrong(way):
     """All pixels near 1: a float32 product is wrong by nats, here even about the best component."""
     x = 0.99 + 0.009 * torch.rand(5, 784, generator=seeded(1))
     means = (x[:1] + 1e-4 * torch.randn(400, 784, generator=seeded(2))).clamp(0, 1)
     mixture = Mixture(uniform_log_weights(400), means, torch.full_like(means, math.log(1e-3)))
-    chunk = next(components.chunks(mixture.components, 400))
-    known = evidence.evidence(x, mixture.components)
-    (block,), scorer = known.blocks(), scores.Scorer(chunk, known)
-    rough = scorer.scores(block, slice(None))[0].double() + scorer.offsets
-    exact = leaves(mixture, x).sum(-1)[:, chunk.slice]
-    assert (rough - exact).abs().max() > 1.0
-    torch.testing.assert_close(scorer.exact(block), exact, rtol=0, atol=1e-4)
-    pairs = block, 0, *torch.ones(exact.shape).nonzero(as_tuple=True)
-    for values in (scorer.by_image(*pairs), scorer.one_by_one(*pairs)):
+    chunk = Chunk(0, mixture.means, mixture.log_stds, evidence_of(x), at_mode=False)
+    exact, rows = leaves(mixture, x).sum(-1), slice(0, 5)
+    assert (chunk.of_all(rows, torch.float32)[0] - exact).abs().max() > 1.0
+    pairs = torch.ones(exact.shape).nonzero(as_tuple=True)
+    for values in (chunk.of_all(rows, torch.float64)[0], chunk.of_pairs(rows, 0, *pairs)):
         torch.testing.assert_close(values.view_as(exact), exact, rtol=0, atol=1e-4)
     difference = mixture.log_prob(x) - direct(mixture, x)
     assert difference.abs().max() < 1e-6 * 784 * math.log(2)
 
 
 @MASKS
-def test_float32_scores_are_within_their_bound(masks):
-    """Where they are off by nats: whole scores, and what a score can be after some cells.
-
-    All pixels of an image are equal, and so are all leaves of a component, so that errors add up.
-    """
+@pytest.mark.parametrize("at_mode", [False, True])
+def test_float32_products_are_within_their_bound(masks, at_mode):
+    """Where they are off by nats: all pixels of an image are equal, and so are all leaves of a
+    component, so that errors add up."""
     x = (0.99 + 0.009 * torch.rand(5, 1, generator=seeded(1))).expand(5, 784)
     means = (x[0, 0] + 1e-4 * torch.randn(400, 1, generator=seeded(2))).expand(400, 784)
     log_stds = (math.log(1e-3) * torch.rand(400, 1, generator=seeded(3))).expand(400, 784)
     mixture = Mixture(uniform_log_weights(400), means, log_stds)
     observed = mask_of(masks, 5, 784)
-    chunk = next(components.chunks(mixture.components, 400))
-    known = evidence.evidence(x, mixture.components, observed)
-    (block,), scorer = known.blocks(), scores.Scorer(chunk, known)
-    exact = leaves(mixture, x)[:, chunk.slice]
+    chunk = Chunk(0, means, log_stds, evidence_of(x, observed), at_mode)
+    exact = leaves(mixture, x)
     if observed is not None:
-        exact = exact * observed.expand(5, 784)[:, None]
-    exact, r = exact.sum(-1), scorer.rounding
-    rough = scorer.scores(block, slice(None))[0].double() + scorer.offsets
-    share = (exact - rough).abs() / (scorer.margins - r * rough)
+        hidden = gaussian.log_mode(log_stds.double()) if at_mode else torch.zeros(())
+        exact = torch.where(observed.expand(5, 784)[:, None], exact, hidden)
+    exact, product = exact.sum(-1), chunk.product(torch.float32)
+    rough = chunk.of_all(slice(0, 5), torch.float32)[0].double()
+    share = (exact - rough).abs() / (product.margins - product.rounding * rough)
     assert 1e-4 < share.max() < 1
-    for stop in range(1, len(known.cells)) if masks != "each" else ():
-        partial = scorer.scores(block, slice(stop))[0].double()
-        seen = known.pixels[: known.cells[stop].start]
-        to_come = scorer.peaks[0] - components.peaks(log_stds[chunk.slice, seen].double()).sum(1)
-        high = (1 - r) * partial + scorer.still_possible[stop] - to_come
-        gap = (high - leaves(mixture, x)[:, chunk.slice][..., seen].sum(-1)) / scorer.margins[0]
-        assert 0 < gap.min() < gap.max() < 2
 
 
-def test_pixels_that_tell_most_come_first():
-    """Not those that differ most: there, components may be too wide to tell images apart."""
-    x = torch.rand(9, 20, generator=seeded(1))
-    x[:, 5:8] = 0.01 * x[:, 5:8]
-    means = torch.rand(40, 20, generator=seeded(2))
-    means[:, 5:8] *= 0.01
-    stds = torch.ones(40, 20)
-    stds[:, 5:8] = 1e-3
-    known = evidence.evidence(x, StoredComponents(means, stds.log()))
-    assert {*known.pixels[:3].tolist()} == {5, 6, 7}
+@pytest.mark.parametrize("n_weights", [1, 2, 3])
+@pytest.mark.parametrize("spread", [10.0, 1e3])
+@pytest.mark.parametrize("so_far", [gaussian.LOWEST, -100.0, 0.0])
+def test_what_can_matter_is_found_and_nothing_else(n_weights, spread, so_far):
+    """By the definition, pair by pair; some weights are zero."""
+    g, n = seeded(), 97
+    values = -spread * torch.rand(11, n, generator=g).square()
+    log_weights = -30 * torch.rand(n_weights, n, generator=g, dtype=torch.float64)
+    log_weights[:, 1::7] = -math.inf
+    log_weights[-1, 2::5] = -math.inf
+    margins, r = 3 * torch.rand(n, generator=g, dtype=torch.float64), 0.001
+    product = gaussian.Product([], torch.zeros(1, n), r, margins)
+    totals = torch.full((n_weights, 11), so_far, dtype=torch.float64)
+    totals[:, ::3] = gaussian.LOWEST
+    expected = torch.zeros(11, n, dtype=torch.bool)
+    for weights, total in zip(log_weights, totals, strict=True):
+        least = (1 + r) * values - margins + weights
+        most = (1 - r) * values + margins + weights
+        needed = torch.maximum(least.amax(1), total) - gaussian.NEGLIGIBLE
+        expected |= most > needed[:, None]
+    assert torch.equal(gaussian.can_matter(values, product, log_weights, totals), expected)
+    assert 0 < expected.sum() < 0.9 * expected.numel()
+
+
+def test_components_without_weight_do_not_matter():
+    nothing = torch.full((2, 7), -math.inf, dtype=torch.float64)
+    product = gaussian.Product([], torch.zeros(1, 7), 0.0, torch.zeros(7))
+    totals = torch.full((2, 3), gaussian.LOWEST, dtype=torch.float64)
+    assert not gaussian.can_matter(torch.zeros(3, 7), product, nothing, totals).any()
+
+
+@MASKS
+def test_the_gradient_is_that_of_an_explicit_sum(chunking, way, masks):
+    mixture, x, observed = random_mixture(), images().double(), mask_of(masks)
+    gradients = []
+    for ask in (mixture.log_prob, lambda x, observed: direct(mixture, x, observed)):
+        asked = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(ask(asked, observed).sum(), asked)
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("masks", ["none", "shared"])
@@ -225,23 +248,15 @@ def test_exact_where_products_round_their_factors(monkeypatch, kind, masks):
         bits = matrix.contiguous().view(torch.int32)
         return ((bits + step // 2) // step * step).view(torch.float32)
 
-    def rounded(product):
-        return lambda *matrices, **out: product(*map(shorter, matrices), **out)
-
-    def rounded_sum(total, *matrices, product=torch.Tensor.addmm_):
-        return product(total, *map(shorter, matrices))
-
-    def rounded_pairs(pairs, *matrices, product=torch.sparse.sampled_addmm):
-        return product(pairs, *map(shorter, matrices))
+    def rounded(one, other, product=torch.Tensor.__matmul__):
+        return product(*(shorter(m) if m.dtype == torch.float32 else m for m in (one, other)))
 
     x = mnist_like(20, 3)
     means, log_stds = near_copies(x, 40, 4)
     mixture = Mixture(uniform_log_weights(len(means)), means, log_stds)
     observed = mask_of(masks, len(x), 784)
-    monkeypatch.setattr(components, "COMPONENT_CHUNK", 64)
-    monkeypatch.setattr(torch, "mm", rounded(torch.mm))
-    monkeypatch.setattr(torch.Tensor, "addmm_", rounded_sum)
-    monkeypatch.setattr(torch.sparse, "sampled_addmm", rounded_pairs)
+    monkeypatch.setattr(gaussian, "COMPONENTS", 100)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     before = torch.backends.mkldnn.matmul.fp32_precision
     torch.backends.mkldnn.matmul.fp32_precision = kind
     try:
@@ -281,7 +296,7 @@ def test_hidden_pixels_that_are_no_numbers_are_refused(name, query):
 
 @MASKS
 @pytest.mark.parametrize("log_std", [-12, -20, -30])
-def test_exact_where_deviations_are_far_below_their_floor(share, masks, log_std):
+def test_exact_where_deviations_are_far_below_their_floor(way, masks, log_std):
     """There, even a float64 expansion of the square is off by nats."""
     x = mnist_like(6, 3).double()
     means = (x + math.exp(log_std) * torch.randn(10, *x.shape, generator=seeded(4))).flatten(0, 1)
@@ -354,7 +369,7 @@ def test_marginal_is_the_integral_over_the_hidden_pixel():
 @pytest.mark.parametrize(
     "sizes", [[1, 2, 5, 16, 24], [7, 14, 21], [24], [1, 3], [6, 7, 8, 13, 15]], ids=str
 )
-def test_prefixes_equal_separate_mixtures(chunking, share, masks, sizes):
+def test_prefixes_equal_separate_mixtures(chunking, way, masks, sizes):
     mixture, x, observed = random_mixture(), images(), mask_of(masks)
     weights = torch.stack([weights_of(kind, N, 5) for kind in ("uniform", "random", "peaked")])
     weights = weights + torch.tensor([[0.0], [3.0], [-700.0]])  # not normalised
@@ -369,7 +384,7 @@ def test_prefixes_equal_separate_mixtures(chunking, share, masks, sizes):
             )
 
 
-def test_prefixes_are_exact_where_late_components_dwarf_early_ones(chunking, share):
+def test_prefixes_are_exact_where_late_components_dwarf_early_ones(chunking, way):
     """The small sizes must not lose the terms that the large ones can do without."""
     x = mnist_like(5, 3)
     means, log_stds = near_copies(x, 4, 4)
@@ -427,13 +442,13 @@ def streamed(mixture):
 
 @HIDING
 def test_streamed_equals_stored(monkeypatch, masks):
-    monkeypatch.setattr(components, "COMPONENT_CHUNK", 7)
+    monkeypatch.setattr(gaussian, "COMPONENTS", 7)
     stored, x, observed = random_mixture(), images(), mask_of(masks)
     stream, calls = streamed(stored)
     assert stream.n_components == N
     assert stream.n_parameters == stored.n_parameters
     assert torch.equal(stream.log_prob(x), stored.log_prob(x))
-    assert calls == [N, 7, 7, 7, 3]  # first those that pixels are ordered by
+    assert calls == [7, 7, 7, 3]
     assert torch.equal(stream.log_prob(x, observed), stored.log_prob(x, observed))
     found = stream.conditional_log_prob(x, observed)
     expected = stored.conditional_log_prob(x, observed)
@@ -465,7 +480,7 @@ def several_masks(d=D):
 
 
 @WEIGHTS
-def test_marginals_equal_those_of_each_mask(chunking, share, kind):
+def test_marginals_equal_those_of_each_mask(chunking, way, kind):
     mixture, x, masks = random_mixture(kind=kind), images(), several_masks()
     found = mixture.marginals(x, masks)
     expected = torch.stack([direct(mixture, x, observed) for observed in masks])
@@ -473,7 +488,7 @@ def test_marginals_equal_those_of_each_mask(chunking, share, kind):
     assert torch.equal(found[4], torch.zeros(B, dtype=torch.float64))
 
 
-def test_marginals_are_exact_where_deviations_are_at_their_floor(share):
+def test_marginals_are_exact_where_deviations_are_at_their_floor(way):
     x = mnist_like(6, 3)
     mixture = Mixture(weights_of("peaked", 60), *near_copies(x, 10, 4))
     masks = several_masks(784)
@@ -483,7 +498,7 @@ def test_marginals_are_exact_where_deviations_are_at_their_floor(share):
 
 
 @WEIGHTS
-def test_completions_equal_the_queries_one_by_one(chunking, share, kind):
+def test_completions_equal_the_queries_one_by_one(chunking, way, kind):
     mixture, x, masks = random_mixture(kind=kind), images(), several_masks()[[0, 1, 2, 4]]
     spoiled = torch.where(masks.any(0), x, torch.nan)
     found = mixture.completions(spoiled, masks, [seeded(m) for m in range(len(masks))])
@@ -517,7 +532,7 @@ def test_conditional_equals_the_conditional_mixture(chunking, masks, kind):
 
 @HIDING
 @WEIGHTS
-def test_conditional_mean_weights_the_means_by_responsibility(chunking, share, masks, kind):
+def test_conditional_mean_weights_the_means_by_responsibility(chunking, way, masks, kind):
     mixture, x, observed = random_mixture(kind=kind), images(), mask_of(masks)
     responsibilities = terms_of(mixture, x, observed).softmax(1)
     expected = torch.where(observed, x.double(), responsibilities @ mixture.means.double())

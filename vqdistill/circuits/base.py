@@ -10,8 +10,6 @@ from torch import Tensor
 
 from vqdistill.errors import InputError
 
-MIN_STD = 1e-3  # uniform noise of one of 256 grey levels has a standard deviation of 1.13e-3
-MAX_STD = 1.0
 # Pixels lie in [0, 1), samples and points of integrals beyond; grey levels of 0 … 255 farther off.
 FARTHEST = 16.0
 CONDITIONAL = tuple(f"conditional_{what}" for what in ("log_prob", "sample", "mean", "mode"))

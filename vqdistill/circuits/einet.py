@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vqdistill.circuits.base import Circuit
-from vqdistill.circuits.components import HALF_LOG_TWO_PI
-from vqdistill.circuits.evidence import rows_of
+from vqdistill.circuits.gaussian import HALF_LOG_TWO_PI
 from vqdistill.circuits.region_graph import Layer, RegionGraph
 
 CPU_PRODUCTS = 2**19  # elements of exp(L_i + R_j) at a time: what a core's cache holds
@@ -365,7 +364,7 @@ class EiNet(nn.Module, Circuit):
         """Rows, float64 images and masks, block by block; hidden pixels are set to zero."""
         for start in range(0, len(x), self.block):
             rows = slice(start, start + self.block)
-            mask = rows_of(observed, rows)
+            mask = observed if observed is None or observed.ndim == 1 else observed[rows]
             block = x[rows].double()
             yield rows, block if mask is None else torch.where(mask, block, 0.0), mask
 

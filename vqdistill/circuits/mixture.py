@@ -4,24 +4,50 @@ As a circuit: one sum unit over N product units, each over D Gaussian leaves. A 
 (Eq. 2 of the paper) is such a mixture with w_n = 1/N, the exact model (Eq. 1) one with w = p(z).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from vqdistill.circuits.base import Circuit, Completions
-from vqdistill.circuits.components import Chunk, Components, StoredComponents, chunks, peaks
-from vqdistill.circuits.evidence import Block, Evidence, evidence, rows_of
-from vqdistill.circuits.scores import (
-    LOWEST,
-    Pairs,
-    Scorer,
-    log_sum,
-    log_sum_by_image,
-    relevant_pairs,
-)
+from vqdistill.circuits.gaussian import LOWEST, Components, Evidence, Terms, relevant_terms
 from vqdistill.errors import InputError
+
+
+class StoredComponents:
+    """Components whose parameters, each [N, D], are held in memory."""
+
+    def __init__(self, means: Tensor, log_stds: Tensor) -> None:
+        self.means, self.log_stds = means, log_stds
+        self.n_variables = means.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def parameters(self, index: slice | Tensor) -> tuple[Tensor, Tensor]:
+        return self.means[index], self.log_stds[index]
+
+
+class DecodedComponents:
+    """Components that a decoder makes from component numbers when they are asked for: p(x|z)."""
+
+    def __init__(
+        self,
+        decode: Callable[[Tensor], tuple[Tensor, Tensor]],
+        n_components: int,
+        n_variables: int,
+        device: torch.device,
+    ) -> None:
+        self.decode, self.n_components = decode, n_components
+        self.n_variables, self.device = n_variables, device
+
+    def __len__(self) -> int:
+        return self.n_components
+
+    def parameters(self, index: slice | Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(index, slice):
+            index = torch.arange(*index.indices(len(self)), device=self.device)
+        return self.decode(index)
 
 
 class StreamedMixture(Circuit):
@@ -49,21 +75,15 @@ class StreamedMixture(Circuit):
         return mixture_parameters(self.n_components, self.n_variables)
 
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        return self._log_prob(evidence(x, self.components, self.checked(x, observed)))[0]
+        return self._log_prob(self._evidence(x, observed))[0]
 
     def marginals(self, x: Tensor, masks: Tensor) -> Tensor:
-        return self._log_prob(Evidence(x, self.components, self.checked_masks(x, masks)))
-
-    def _log_prob(self, known: Evidence) -> Tensor:
-        """log p(x_o) [M, B]."""
-        sums = log_sum(known, self.components, self.log_weights[None], [self.n_components])
-        return _zero_where_nothing_observed(sums[:, 0, 0], known)
+        return self._log_prob(Evidence(x, self.checked_masks(x, masks)))
 
     def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
+        if observed.ndim == 2:
+            return super().conditional_log_prob(x, observed)
         observed = self.checked(x, observed)
-        if observed.ndim == 2 or isinstance(self.components, StoredComponents):
-            return super().conditional_log_prob(x, observed)  # either leaves components out early
-        # one pass, since components may take long to make
         joint, marginal = self.marginals(x, torch.stack([torch.ones_like(observed), observed]))
         return joint - marginal
 
@@ -75,26 +95,13 @@ class StreamedMixture(Circuit):
         sizes: ascending; log_weights: [S, N], several weight vectors, each normalised here over
         the first n components. Returns [S, len(sizes), B] float64, in nats.
         """
-        return self._prefixes(
-            evidence(x, self.components, self.checked(x, observed)), sizes, log_weights
-        )[0]
+        return self._prefixes(self._evidence(x, observed), sizes, log_weights)[0]
 
     def prefix_marginals(
         self, x: Tensor, sizes: list[int], log_weights: Tensor, masks: Tensor
     ) -> Tensor:
         """The same under several masks [M, D], from one pass: [M, S, len(sizes), B]."""
-        return self._prefixes(
-            Evidence(x, self.components, self.checked_masks(x, masks)), sizes, log_weights
-        )
-
-    def _prefixes(self, known: Evidence, sizes: list[int], log_weights: Tensor) -> Tensor:
-        if list(sizes) != sorted({*sizes}) or not 1 <= sizes[0] <= sizes[-1] <= self.n_components:
-            raise InputError(
-                f"sizes {list(sizes)}: expected ascending numbers from 1 to {self.n_components}"
-            )
-        sums = log_sum(known, self.components, log_weights, sizes)
-        totals = torch.stack([torch.logsumexp(log_weights[:, :n], 1) for n in sizes], 1)
-        return _zero_where_nothing_observed(sums - totals[..., None], known)
+        return self._prefixes(Evidence(x, self.checked_masks(x, masks)), sizes, log_weights)
 
     def sample(self, n: int, generator: torch.Generator, leaf_means: bool = False) -> Tensor:
         cumulative = self.log_weights.exp().cumsum(0)
@@ -105,17 +112,15 @@ class StreamedMixture(Circuit):
     def conditional_sample(
         self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool = False
     ) -> Tensor:
-        observed = self.checked(x, observed)
-        draw = ComponentDraw(x, generator)
-        for part in self.posterior(evidence(x, self.components, observed)):
-            draw.update(part)
+        evidence, draw = self._evidence(x, observed), ComponentDraw(len(x), x.device, generator)
+        for terms in self._terms(evidence):
+            draw.update(terms)
         return torch.where(observed, x, self._draw(draw.index, generator, leaf_means))
 
     def conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
-        observed = self.checked(x, observed)
-        mean = RunningMean(x)
-        for part in self.posterior(evidence(x, self.components, observed)):
-            mean.update(part)
+        mean = PosteriorMean(x)
+        for terms in self._terms(self._evidence(x, observed)):
+            mean.update(terms)
         return torch.where(observed, x, mean.value.to(x.dtype))
 
     def completions(
@@ -126,54 +131,69 @@ class StreamedMixture(Circuit):
         leaf_means: bool = False,
     ) -> Completions:
         masks = self.checked_masks(x, masks)
-        draws = [ComponentDraw(x, one) for one, _ in zip(generators, masks, strict=True)]
-        means = [RunningMean(x) for _ in masks]
+        draws = [
+            ComponentDraw(len(x), x.device, one) for one, _ in zip(generators, masks, strict=True)
+        ]
+        means, evidence = [PosteriorMean(x) for _ in masks], Evidence(x, masks)
         log_prob = x.new_empty(len(masks), len(x), dtype=torch.float64)
-        known = Evidence(x, self.components, masks)
-        for part in self.posterior(known):
-            draws[part.mask].update(part)
-            means[part.mask].update(part)
-            log_prob[part.mask, part.block.rows] = part.after
+        for terms in self._terms(evidence):
+            draws[terms.mask].update(terms)
+            means[terms.mask].update(terms)
+            log_prob[terms.mask, terms.rows] = terms.after[0]
         samples = [self._draw(draw.index, draw.generator, leaf_means) for draw in draws]
         return Completions(
-            _zero_where_nothing_observed(log_prob, known),
+            _zero_where_nothing_observed(log_prob, evidence),
             torch.where(masks[:, None], x, torch.stack(samples)),
             torch.where(masks[:, None], x, torch.stack([m.value.to(x.dtype) for m in means])),
         )
 
     def conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
-        # the largest term of Σ_n w_n p_n(x_o) max p_n(x_u), with max p_n(x_u) = Π_u 1 / σ_nu √2π
-        observed = self.checked(x, observed)
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        known = evidence(x, self.components, observed)
-        parts = known.blocks()
-        for chunk in chunks(self.components, self.n_components):
-            weights, scorer = self.log_weights[chunk.slice], Scorer(chunk, known)
-            largest = peaks(chunk.log_stds.double()).T
-            for block in parts:
-                hidden = ~rows_of(observed, block.rows)
-                highest = hidden.double() @ largest  # [n] or [B, n]
-                value, position = (scorer.exact(block) + highest + weights).max(1)
-                better = value > best[block.rows]
-                best[block.rows] = torch.where(better, value, best[block.rows])
-                index[block.rows] = torch.where(better, position + chunk.start, index[block.rows])
+        for terms in self._terms(self._evidence(x, observed), at_mode=True):
+            images, values = terms.rows.start + terms.images, terms.values[0]
+            best = best.scatter_reduce(0, images, values, "amax")
+            largest = values == best[images]
+            index[images[largest]] = terms.chunk.start + terms.numbers[largest]
         return torch.where(observed, x, self.components.parameters(index)[0])
 
-    def posterior(self, known: Evidence) -> Iterator["PartialPosterior"]:
-        """What each chunk of components adds to p(n | x_o), by block of images and mask."""
-        total = torch.full((len(known.members), 1, len(known)), -torch.inf, dtype=torch.float64).to(
-            known.x.device
+    def responsibilities(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x) [B] and p(n | x) [B, N], a sparse matrix without negligible ones; float64."""
+        log_prob = torch.empty(len(x), dtype=torch.float64, device=x.device)
+        found = []
+        for terms in self._terms(self._evidence(x, None)):
+            log_prob[terms.rows] = terms.after[0]
+            images = terms.rows.start + terms.images
+            found.append((images, terms.chunk.start + terms.numbers, terms.values[0]))
+        images, numbers, values = (torch.cat(part) for part in zip(*found, strict=True))
+        shares = torch.exp(values - log_prob[images])
+        return log_prob, sparse_matrix(images, numbers, shares, (len(x), self.n_components))
+
+    def _evidence(self, x: Tensor, observed: Tensor | None) -> Evidence:
+        """Images under no mask, one [D], or one each [B, D]."""
+        observed = self.checked(x, observed)
+        if observed is None:
+            observed = torch.ones(self.n_variables, dtype=torch.bool, device=x.device)
+        return (
+            Evidence(x, observed, own=True) if observed.ndim == 2 else Evidence(x, observed[None])
         )
-        for chunk, block, mask, pairs in relevant_pairs(
-            known, self.components, self.log_weights[None], total
-        ):
-            terms = pairs.values + self.log_weights[chunk.start + pairs.numbers]
-            sums = log_sum_by_image(terms[None], pairs.images, len(block.x))[0]
-            before = total[mask, 0, block.rows]
-            after = torch.logaddexp(before, sums).clamp(min=LOWEST)
-            yield PartialPosterior(chunk, block, mask, pairs, terms, before, sums, after)
-            total[mask, 0, block.rows] = after
+
+    def _terms(self, evidence: Evidence, at_mode: bool = False) -> Iterator[Terms]:
+        return relevant_terms(evidence, self.components, self.log_weights[None], at_mode=at_mode)
+
+    def _log_prob(self, evidence: Evidence) -> Tensor:
+        """log p(x_o) [M, B]."""
+        sums = log_sums(evidence, self.components, self.log_weights[None], [self.n_components])
+        return _zero_where_nothing_observed(sums[:, 0, 0], evidence)
+
+    def _prefixes(self, evidence: Evidence, sizes: list[int], log_weights: Tensor) -> Tensor:
+        if list(sizes) != sorted({*sizes}) or not 1 <= sizes[0] <= sizes[-1] <= self.n_components:
+            raise InputError(
+                f"sizes {list(sizes)}: expected ascending numbers from 1 to {self.n_components}"
+            )
+        sums = log_sums(evidence, self.components, log_weights, sizes)
+        totals = torch.stack([torch.logsumexp(log_weights[:, :n], 1) for n in sizes], 1)
+        return _zero_where_nothing_observed(sums - totals[..., None], evidence)
 
     def _draw(self, index: Tensor, generator: torch.Generator, leaf_means: bool) -> Tensor:
         """One image [B, D] from each of the components `index` [B], or their means."""
@@ -219,40 +239,40 @@ def uniform_log_weights(n: int, device: torch.device | str = "cpu") -> Tensor:
     return -torch.full((n,), float(n), dtype=torch.float64, device=device).log()
 
 
-@dataclass(frozen=True)
-class PartialPosterior:
-    """One chunk's share in p(n | x_o) ∝ w_n p_n(x_o), for one block of images and one mask."""
+def log_sums(
+    evidence: Evidence, components: Components, log_weights: Tensor, sizes: list[int]
+) -> Tensor:
+    """log Σ_{n ≤ size} w_n p_n(x_o) for several masks, weights and sizes, from one pass.
 
-    chunk: Chunk
-    block: Block
-    mask: int
-    pairs: Pairs
-    terms: Tensor  # [P], log w_n p_n(x_o)
-    before: Tensor  # [B], log Σ of the terms of earlier chunks
-    sums: Tensor  # [B], log Σ of this chunk's terms
-    after: Tensor  # [B], log Σ of both
+    log_weights: [S, N] float64, not necessarily normalised; sizes: ascending, at most N. Returns
+    [M, S, len(sizes), B] float64, in nats.
+    """
+    n_masks = len(evidence.members)
+    parts: dict[int, list[Tensor]] = {size: [] for size in sizes}
+    for terms in relevant_terms(evidence, components, log_weights[:, : sizes[-1]], sizes):
+        end = terms.chunk.start + len(terms.chunk.means)
+        if end in parts:
+            parts[end].append(terms.after)  # block by block of images, mask by mask
+    sums = [
+        torch.stack([torch.cat(of_size[mask::n_masks], 1) for mask in range(n_masks)])
+        for of_size in parts.values()
+    ]
+    sums = torch.stack(sums, 2)
+    return torch.where(sums > LOWEST / 2, sums, -torch.inf)
 
 
-class RunningMean:
+class PosteriorMean:
     """Σ_n p(n | x_o) μ_n [B, D] float64, of the components so far."""
 
     def __init__(self, x: Tensor) -> None:
         self.value = torch.zeros_like(x, dtype=torch.float64)
 
-    def update(self, part: PartialPosterior) -> None:
-        images, places = part.pairs.images.unique(return_inverse=True)
-        used, columns = part.pairs.numbers.unique(return_inverse=True)
-        probabilities = torch.sparse_coo_tensor(
-            torch.stack([places, columns]),
-            torch.exp(part.terms - part.after[part.pairs.images]),
-            (len(images), len(used)),
-            is_coalesced=True,
-            check_invariants=False,
-        )
-        earlier = torch.exp(part.before - part.after)[images, None]
-        rows = part.block.rows.start + images
-        means = probabilities @ part.chunk.means[used].double()
-        self.value[rows] = self.value[rows] * earlier + means
+    def update(self, terms: Terms) -> None:
+        chunk, rows, (before, after) = terms.chunk, terms.rows, (terms.before[0], terms.after[0])
+        shares = torch.exp(terms.values[0] - after[terms.images])
+        shape = (len(after), len(chunk.means))
+        means = sparse_matrix(terms.images, terms.numbers, shares, shape) @ chunk.means.double()
+        self.value[rows] = self.value[rows] * torch.exp(before - after)[:, None] + means
 
 
 class ComponentDraw:
@@ -262,25 +282,31 @@ class ComponentDraw:
     the component is the one where the cumulative probability passes a uniform number.
     """
 
-    def __init__(self, x: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, n: int, device: torch.device, generator: torch.Generator) -> None:
         self.generator = generator
-        self.index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.chunk, self.uniform = -1, x.new_empty(0)
+        self.index = torch.zeros(n, dtype=torch.int64, device=device)
+        self.chunk, self.uniform = -1, torch.empty(0)
 
-    def update(self, part: PartialPosterior) -> None:
-        if part.chunk.start != self.chunk:  # drawn for all images, so that blocks don't matter
-            shape, self.chunk = (2, len(self.index)), part.chunk.start
-            self.uniform = uniform_numbers(shape, self.generator, self.index.device)
-        (images, numbers, _), current = part.pairs, self.index[part.block.rows]
-        counts = images.bincount(minlength=len(current))
+    def update(self, terms: Terms) -> None:
+        if terms.chunk.start != self.chunk:  # drawn for all images, so that blocks don't matter
+            self.chunk = terms.chunk.start
+            self.uniform = uniform_numbers((2, len(self.index)), self.generator, self.index.device)
+        first, second = self.uniform[:, terms.rows]
+        sums, current = terms.sums[0], self.index[terms.rows]
+        counts = terms.images.bincount(minlength=len(current))
         stop = counts.cumsum(0)
-        cumulative = torch.exp(part.terms - part.sums[images]).cumsum(0)
-        first, second = self.uniform[:, part.block.rows]
+        cumulative = torch.exp(terms.values[0] - sums[terms.images]).cumsum(0)
         start = torch.cat([cumulative.new_zeros(1), cumulative])[stop - counts]
         position = torch.searchsorted(cumulative, start + first, right=True)
-        replaced = (second < torch.exp(part.sums - part.after)) & (counts > 0)
+        replaced = (second < torch.exp(sums - terms.after[0])) & (counts > 0)
         chosen = torch.minimum(position, stop - 1)[replaced]
-        current[replaced] = part.chunk.start + numbers[chosen]
+        current[replaced] = terms.chunk.start + terms.numbers[chosen]
+
+
+def sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The matrix with these values at distinct places, zero elsewhere."""
+    index = torch.stack([rows, columns])
+    return torch.sparse_coo_tensor(index, values, shape, check_invariants=False)
 
 
 def uniform_numbers(
@@ -291,9 +317,9 @@ def uniform_numbers(
     return numbers.to(device)
 
 
-def _zero_where_nothing_observed(log_prob: Tensor, known: Evidence) -> Tensor:
+def _zero_where_nothing_observed(log_prob: Tensor, evidence: Evidence) -> Tensor:
     """log 1 = 0 in place of log_prob [M, ..., B], which rounding leaves a little off."""
-    if known.own_masks is not None:
-        return torch.where(known.own_masks.any(1), log_prob, 0.0)
-    some = known.masks.any(1)  # [M]
-    return torch.where(some.view(-1, *[1] * (log_prob.ndim - 1)), log_prob, 0.0)
+    some = evidence.masks.any(1)  # [M], or [B] where each image has its own mask
+    if not evidence.own:
+        some = some.view(-1, *[1] * (log_prob.ndim - 1))
+    return torch.where(some, log_prob, 0.0)
