@@ -307,3 +307,12 @@ def test_bad_images_and_masks_are_refused(pair, images):
         model.log_prob(images[:, :3])
     with pytest.raises(InputError, match="mask"):
         model.conditional_mean(images, torch.ones(3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("observed", MASKS)
+def test_the_gradient_is_that_of_the_explicit_mixture(pair, images, observed):
+    model, mixture = pair
+    x = images.clone().requires_grad_()
+    (found,) = torch.autograd.grad(model.log_prob(x, observed).sum(), x)
+    (expected,) = torch.autograd.grad(mixture.terms(x, observed).logsumexp(1).sum(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)

@@ -12,14 +12,13 @@ from spflow.modules.ops.cat import Cat
 from spflow.modules.products import Product
 from spflow.modules.sums import Sum
 
+from vqdistill.baselines import gmm
 from vqdistill.circuits.base import Circuit
-from vqdistill.circuits.components import DecodedComponents
 from vqdistill.circuits.einet import EiNet
-from vqdistill.circuits.mixture import Mixture, StreamedMixture
+from vqdistill.circuits.mixture import DecodedComponents, Mixture, StreamedMixture
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.circuits.spflow import from_spflow, to_spflow
 from vqdistill.errors import InputError
-from vqdistill.baselines import gmm
 
 N, SHAPE, D, B = 20, (4, 4), 16, 40
 NATS = 1e-9

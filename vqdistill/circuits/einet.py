@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vqdistill.circuits.base import Circuit
-from vqdistill.circuits.gaussian import HALF_LOG_TWO_PI
+from vqdistill.circuits.gaussian import log_mode, product_weights
 from vqdistill.circuits.region_graph import Layer, RegionGraph
 
 CPU_PRODUCTS = 2**19  # elements of exp(L_i + R_j) at a time: what a core's cache holds
@@ -42,8 +42,8 @@ class Sums:
 
 
 @dataclass
-class Evidence:
-    """All units of the circuit, evaluated for B images."""
+class Activations:
+    """All units of the circuit, evaluated for B images by the upward pass."""
 
     values: Tensor  # [regions without the root, K, B], largest over K is 1
     scales: Tensor  # [regions without the root, B] float64
@@ -81,35 +81,30 @@ class GaussianLeaves(nn.Module):
         self.register_buffer("stds", torch.ones(shape))
 
     def features(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        """[x², x] of images x [B, D] by leaf, and with a mask also 1, zero where a pixel is hidden:
-        [leaves, 2 or 3, pixels, B] float64."""
-        shape = (len(self.pixels), 2 if observed is None else 3, self.pixels.shape[1], len(x))
-        features = x.new_empty(shape, dtype=torch.float64)
-        features[:, 1] = self._by_leaf(x)
-        if observed is not None:
-            mask = self._by_leaf(torch.atleast_2d(observed))  # [leaves, pixels, B or 1]
-            features[:, 1].masked_fill_(~mask, 0.0)
-            features[:, 2] = mask
-        torch.square(features[:, 1], out=features[:, 0])
-        return features
+        """[x², x] of images x [B, D] by leaf, and with a mask also 1, zero where a pixel is
+        hidden: [leaves, 2 or 3, pixels, B] float64."""
+        pixels = self._by_leaf(x).double()
+        if observed is None:
+            return torch.stack([pixels.square(), pixels], 1)
+        mask = self._by_leaf(torch.atleast_2d(observed)).expand_as(pixels)
+        pixels = torch.where(mask, pixels, 0.0)
+        return torch.stack([pixels.square(), pixels, mask.double()], 1)
 
     def log_density(self, features: Tensor, maximise: bool = False) -> Tensor:
         """[leaves, K, B] float64 nats of the images with these features; hidden pixels are
-        integrated out, or at their peak.
+        integrated out, or at their mode.
 
-        One product of [x², x, 1] with [−1/2σ², μ/σ², log N(0; μ, σ)] over the observed pixels. What
-        cancels in it makes float64 round by some 10^-8 nats where all deviations are 10^-3.
+        One product over the observed pixels. What cancels in it makes float64 round by some 10^-8
+        nats where all deviations are 10^-3.
         """
-        means, stds = self.means.double(), self.stds.double()
-        precisions = stds.square().reciprocal_()
-        linear = precisions * means
-        peaks = -stds.log() - HALF_LOG_TWO_PI  # [leaves, K, pixels]
-        constants = peaks - 0.5 * linear * means
-        weights = [-0.5 * precisions, linear]
+        log_stds = self.stds.double().log()
+        quadratic, linear, square = product_weights(self.means.double(), log_stds)
+        modes = log_mode(log_stds)  # [leaves, K, pixels]
+        weights, constants = [quadratic, -2 * linear], square + modes
         if features.shape[1] == 2:
             total = constants.sum(2, keepdim=True)
         else:
-            hidden = peaks if maximise else torch.zeros_like(peaks)
+            hidden = modes if maximise else torch.zeros_like(modes)
             weights.append(constants - hidden)
             total = hidden.sum(2, keepdim=True)
         return torch.baddbmm(total, torch.cat(weights, 2), features.flatten(1, 2))
@@ -155,10 +150,12 @@ class EinsumLayer(nn.Module):
     def upward(self, values: Tensor, scales: Tensor, maximise: bool) -> Sums:
         """The sums from all regions below; with `maximise` their largest terms instead."""
         combine = _max_product if maximise else torch.bmm
-        n_partitions, n_sums = self.weights.shape[:2]
-        sums = values.new_empty(n_partitions, n_sums, values.shape[2])
-        for part in self._parts(values):
-            combine(self._weights(part, values.dtype), self._products(values, part), out=sums[part])
+        sums = torch.cat(
+            [
+                combine(self._weights(part, values.dtype), self._products(values, part))
+                for part in self._parts(values)
+            ]
+        )
         offsets = (scales[self.left] + scales[self.right]).unflatten(0, (-1, self.depth))
         offset = offsets.amax(1)  # [regions, B]
         gates = (offsets - offset[:, None]).to(values.dtype).exp_()
@@ -275,10 +272,11 @@ class EiNet(nn.Module, Circuit):
 
     def sample(self, n: int, generator: torch.Generator, leaf_means: bool = False) -> Tensor:
         nothing = self.leaves.means.new_zeros(1, self.n_variables, dtype=torch.float64)
-        evidence = self.upward(nothing, nothing[0] > 0)
+        activations = self.upward(nothing, nothing[0] > 0)
         columns = torch.zeros(n, dtype=torch.int64, device=nothing.device)
         blocks = [
-            self._draw(evidence, part, generator, leaf_means) for part in columns.split(self.block)
+            self._draw(activations, part, generator, leaf_means)
+            for part in columns.split(self.block)
         ]
         return torch.cat(blocks)
 
@@ -300,14 +298,16 @@ class EiNet(nn.Module, Circuit):
 
     def conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
         def mode(x: Tensor, observed: Tensor) -> Tensor:
-            evidence = self.upward(x, observed, maximise=True)
+            activations = self.upward(x, observed, maximise=True)
             columns = torch.arange(len(x), device=x.device)
-            units = self._descend(evidence, columns, lambda scores: scores.argmax(-1))
+            units = self._descend(activations, columns, lambda scores: scores.argmax(-1))
             return self.leaves.image(_of_units(self.leaves.means, units))
 
         return self._completed(x, observed, mode)
 
-    def upward(self, x: Tensor, observed: Tensor | None = None, maximise: bool = False) -> Evidence:
+    def upward(
+        self, x: Tensor, observed: Tensor | None = None, maximise: bool = False
+    ) -> Activations:
         """All units for images x [B, D], computed in the type of x.
 
         With `maximise`, sums are replaced by their largest terms and hidden pixels by their most
@@ -315,7 +315,7 @@ class EiNet(nn.Module, Circuit):
         """
         return self._upward(self.leaves.features(x, observed), x.dtype, maximise)
 
-    def _upward(self, features: Tensor, dtype: torch.dtype, maximise: bool = False) -> Evidence:
+    def _upward(self, features: Tensor, dtype: torch.dtype, maximise: bool = False) -> Activations:
         density = self.leaves.log_density(features, maximise)  # [leaves, K, B]
         n_leaves, shape = len(density), (self.n_regions - 1, self.size, density.shape[2])
         values = density.new_empty(shape, dtype=dtype)
@@ -332,20 +332,20 @@ class EiNet(nn.Module, Circuit):
                 values[layer.regions] = sums.totals / peak[:, None]
                 scales[layer.regions] = sums.offset + peak.log()
         log_prob = sums.offset[0] + sums.totals[0, 0].double().log()
-        return Evidence(values, scales, layers, log_prob)
+        return Activations(values, scales, layers, log_prob)
 
-    def downward(self, evidence: Evidence, counts: ExpectedCounts | None = None) -> Tensor:
-        """Posterior probability [leaves, K, B] that a leaf's product is used, given the evidence.
+    def downward(self, activations: Activations, counts: ExpectedCounts | None = None) -> Tensor:
+        """Posterior probability [leaves, K, B] that a leaf's product is used, given the images.
 
         `counts`, where given, gets the expected counts of all sum weights.
         """
-        flows = torch.zeros_like(evidence.values)
-        flow = torch.ones_like(evidence.layers[-1].totals)
+        flows = torch.zeros_like(activations.values)
+        flow = torch.ones_like(activations.layers[-1].totals)
         for index in reversed(range(len(self.layers))):
             layer = self.layers[index]
             own = flow if index == len(self.layers) - 1 else flows[layer.regions]
             pair = None if counts is None else (counts.weights[index], counts.mixing[index])
-            layer.downward(own, evidence.values, evidence.layers[index], flows, pair)
+            layer.downward(own, activations.values, activations.layers[index], flows, pair)
         return flows[: len(self.leaves.pixels)]
 
     def count(self, x: Tensor, counts: ExpectedCounts) -> Tensor:
@@ -354,9 +354,9 @@ class EiNet(nn.Module, Circuit):
         Computed in the parameters' type.
         """
         features = self.leaves.features(x)
-        evidence = self._upward(features, self.leaves.means.dtype)
-        self.leaves.count(features, self.downward(evidence, counts), counts)
-        return evidence.log_prob
+        activations = self._upward(features, self.leaves.means.dtype)
+        self.leaves.count(features, self.downward(activations, counts), counts)
+        return activations.log_prob
 
     def _blocks(
         self, x: Tensor, observed: Tensor | None
@@ -378,20 +378,24 @@ class EiNet(nn.Module, Circuit):
             result[rows] = torch.where(mask, x[rows], fill(block, mask).to(x.dtype))
         return result
 
-    def _descend(self, evidence: Evidence, columns: Tensor, choose: Choice) -> Tensor:
+    def _descend(self, activations: Activations, columns: Tensor, choose: Choice) -> Tensor:
         """The products in use [leaves, n], chosen from the root downwards."""
         shape = (self.n_regions, len(columns))
         states = torch.full(shape, -1, dtype=torch.int64, device=columns.device)
         states[-1] = 0
-        for layer, sums in zip(reversed(self.layers), reversed(evidence.layers), strict=True):
-            layer.descend(states, evidence.values, sums, columns, choose)
+        for layer, sums in zip(reversed(self.layers), reversed(activations.layers), strict=True):
+            layer.descend(states, activations.values, sums, columns, choose)
         return states[: len(self.leaves.pixels)]
 
     def _draw(
-        self, evidence: Evidence, columns: Tensor, generator: torch.Generator, leaf_means: bool
+        self,
+        activations: Activations,
+        columns: Tensor,
+        generator: torch.Generator,
+        leaf_means: bool,
     ) -> Tensor:
-        """One image [n, D] for each of the evidence's columns [n], by ancestral sampling."""
-        units = self._descend(evidence, columns, lambda scores: _draw_index(scores, generator))
+        """One image [n, D] for each of the activations' columns [n], by ancestral sampling."""
+        units = self._descend(activations, columns, lambda scores: _draw_index(scores, generator))
         means = self.leaves.image(_of_units(self.leaves.means, units))
         if leaf_means:
             return means
@@ -408,10 +412,9 @@ def _normalised(weights: Tensor, dtype: torch.dtype, dim: int) -> Tensor:
     return weights / weights.sum(dim, keepdim=True)
 
 
-def _max_product(weights: Tensor, products: Tensor, out: Tensor) -> None:
-    """max_ij W_kij exp(L_i + R_j): [P, K, K²], [P, K², B] -> out [P, K, B]."""
-    for row, unit in zip(weights.unbind(1), out.unbind(1), strict=True):
-        torch.amax(row[..., None] * products, 1, out=unit)
+def _max_product(weights: Tensor, products: Tensor) -> Tensor:
+    """max_ij W_kij exp(L_i + R_j): [P, K, K²], [P, K², B] -> [P, K, B]."""
+    return torch.stack([(unit[..., None] * products).amax(1) for unit in weights.unbind(1)], 1)
 
 
 def _of_units(parameters: Tensor, units: Tensor) -> Tensor:
