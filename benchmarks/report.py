@@ -118,9 +118,9 @@ priors the plain loop encodes the codes of each batch anew.
 """
 
 GPU = """Training steps are those of the paper's networks, with batches of 128. Their kernels are
-recorded once and launched together (`tests/test_gpu.py`). Evaluation takes products in float32 or float64.
-TF32 would move the bits per dimension of single reconstructed images by {1:.2g}, and by {0:.2g} on
-average, since standard deviations of 10^-3 ask for more than its ten bits.
+recorded once and launched together (`tests/test_gpu.py`). Evaluation takes products in float32 or
+float64. TF32 would move the bits per dimension of single reconstructed images by {1:.2g}, and by
+{0:.2g} on average, since standard deviations of 10^-3 ask for more than its ten bits.
 """
 
 LEARNT = """## What to know when you read this
