@@ -219,7 +219,7 @@ def methods(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys([*named, *_sections(experiment)]))
 
 
-def sources_of(experiment: Experiment, method: str) -> list[str]:
+def evaluated_on(experiment: Experiment, method: str) -> list[str]:
     """The teachers or models that a method is evaluated on."""
     distilled = [source for source, names in teachers(experiment).items() if method in names]
     learned = [model for model, (name, _) in baselines(experiment).items() if name == method]

@@ -1,21 +1,30 @@
 """Finished models back from their files, ready to be asked."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vqdistill import settings
+from vqdistill.baselines import has_size, load_baseline
 from vqdistill.circuits.base import Circuit
-from vqdistill.circuits.components import DecodedComponents
-from vqdistill.circuits.mixture import Mixture, StreamedMixture, uniform_log_weights
+from vqdistill.circuits.mixture import (
+    DecodedComponents,
+    Mixture,
+    StreamedMixture,
+    uniform_log_weights,
+)
+from vqdistill.data import N_CLASSES
+from vqdistill.distillation import EXACT_METHOD
+from vqdistill.distillation.base import mean_over_classes
 from vqdistill.distillation.enumeration import codes_of
 from vqdistill.errors import InputError
 from vqdistill.files import read_arrays, read_tensors
-from vqdistill.models.classifier import Classifier, build_classifier
-from vqdistill.models.pixelcnn import PixelCNN, build_prior
-from vqdistill.models.settings import build_baseline, load_baseline
-from vqdistill.models.vqvae import VQVAE, build_vqvae
+from vqdistill.models.classifier import Classifier
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.models.vqvae import VQVAE
 from vqdistill.randomness import generator
 
 DECODED_AT_ONCE = 2**27  # leaves of an exact model that are kept: they take a gigabyte
@@ -23,56 +32,97 @@ DECODED_AT_ONCE = 2**27  # leaves of an exact model that are kept: they take a g
 
 def load_vqvae(path: str | Path, device: torch.device | str = "cpu") -> VQVAE:
     """A trained VQ-VAE, frozen and in evaluation mode."""
-    return _load(path, device, build_vqvae)[0]
+    return _load(path, device, settings.VQVAE, VQVAE)[0]
 
 
 def load_prior(path: str | Path, device: torch.device | str = "cpu") -> PixelCNN:
     """A trained prior, frozen and in evaluation mode."""
-    return _load(path, device, build_prior)[0]
+    return _load(path, device, settings.Prior, lambda _, own: PixelCNN(own, N_CLASSES))[0]
 
 
 def load_classifier(path: str | Path, device: torch.device | str = "cpu") -> Classifier:
     """The trained classifier, frozen and in evaluation mode."""
-    return _load(path, device, build_classifier)[0]
+
+    def build(shape: tuple[int, int], own: settings.Classifier) -> Classifier:
+        return Classifier(shape, N_CLASSES, own)
+
+    return _load(path, device, settings.Classifier, build)[0]
 
 
 def load_baseline_circuit(
     path: str | Path, n_components: int, device: torch.device | str = "cpu"
 ) -> Circuit:
     """A trained baseline as a circuit, compiled to `n_components` if it is a mixture."""
-    model, metadata = _load(path, device, build_baseline)
+
+    def build(shape: tuple[int, int], training: settings.BaselineTraining) -> torch.nn.Module:
+        baseline = load_baseline(training.method)
+        own = settings.parsed(baseline.Settings, training.settings, f"{path}: settings")
+        return baseline.build(shape, own)
+
+    model, metadata = _load(path, device, settings.BaselineTraining, build)
     method = metadata["settings"]["method"]
-    if load_baseline(method).PREFIXES_ARE_MODELS and n_components < 1:
+    if not has_size(method) and n_components < 1:
         raise InputError(f"n_components: {n_components} given; {method} needs 1 or more")
     points = generator(metadata["seed"], f"components {method}")
     return load_baseline(method).circuit(model, n_components, points)
 
 
-def _load(path: str | Path, device: torch.device | str, build) -> tuple[Any, dict[str, Any]]:
-    """A trained model, frozen and in evaluation mode, and the metadata of its file."""
+def _load(
+    path: str | Path, device: torch.device | str, kind: type[settings.Settings], build: Callable
+) -> tuple[Any, dict[str, Any]]:
+    """A trained model, frozen and in evaluation mode, and the metadata of its file.
+
+    build(image shape, settings of `kind`): an untrained model.
+    """
     if torch.device(device).type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # its error would show at deviations of 1e-3
     weights, metadata = read_tensors(path)
+    own = settings.parsed(kind, metadata["settings"], f"{path}: settings")
+    model = build(tuple(metadata["image_shape"]), own)
     try:
-        model = build(metadata["image_shape"], metadata["settings"])
         model.load_state_dict(weights)
-    except (KeyError, RuntimeError):
+    except RuntimeError:
         raise InputError(f"{path}: holds the weights of another model; train it again") from None
     return model.to(device).eval().requires_grad_(False), metadata
 
 
-def read_latents(path: str | Path, n_components: int) -> tuple[Tensor, Tensor]:
-    """Codes [N, H, W] and log p(z) [N] of N selected latents.
+class Latents(NamedTuple):
+    """What `distil` wrote of one method."""
 
-    The file holds them for this N, or for a larger one whose first N they are.
-    """
-    arrays = read_arrays(path)
-    sizes = sorted(int(name[6:]) for name in arrays if name.startswith("codes_"))
-    if n_components not in sizes and (len(sizes) != 1 or not 0 < n_components <= sizes[0]):
-        raise InputError(f"{path}: no {n_components} components; expected one of {sizes}")
-    n = n_components if n_components in sizes else sizes[0]
-    codes, log_prior = arrays[f"codes_{n}"], arrays[f"log_prob_{n}"]
-    return torch.from_numpy(codes[:n_components]), torch.from_numpy(log_prior[:n_components])
+    path: str | Path
+    arrays: dict[str, Tensor]
+
+    @property
+    def log_prob_of_all(self) -> Tensor:
+        """log p(z) [K^HW] of the exact model's latents, in lexicographic order, the last position
+        fastest."""
+        return self.arrays["log_prob"]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The N for which latents were selected; each of the first n is a selection where there
+        is one N."""
+        names = (name for name in self.arrays if name.startswith("codes_"))
+        return sorted(int(name.removeprefix("codes_")) for name in names)
+
+    def first(self, n_components: int) -> tuple[Tensor, Tensor]:
+        """Codes [N, H, W] and log p(z) [N] of N selected latents. InputError if there are none."""
+        sizes = self.sizes
+        if n_components not in sizes and (len(sizes) != 1 or not 0 < n_components <= sizes[0]):
+            raise InputError(f"{self.path}: no {n_components} components; expected one of {sizes}")
+        n = n_components if n_components in sizes else sizes[0]
+        log_prob = mean_over_classes(self.arrays[f"log_prob_by_class_{n}"][:n_components])
+        return self.arrays[f"codes_{n}"][:n_components], log_prob
+
+
+def read_latents(path: str | Path) -> dict[str, Latents]:
+    """The latents of a teacher by method, as `distil` wrote them."""
+    latents: dict[str, Latents] = {}
+    for name, array in read_arrays(path).items():
+        method, _, kind = name.partition("/")
+        of_method = latents.setdefault(method, Latents(path, {}))
+        of_method.arrays[kind] = torch.from_numpy(array)
+    return latents
 
 
 @torch.no_grad()
@@ -91,13 +141,13 @@ def exact_mixture(vqvae: VQVAE, log_prior: Tensor, uniform: bool = False) -> Str
     log_prior: the weights log p(z) [K^HW], of the latents in lexicographic order, the last position
     fastest.
     """
-    settings, device = vqvae.settings, next(vqvae.parameters()).device
+    device = next(vqvae.parameters()).device
     log_weights = uniform_log_weights(len(log_prior)) if uniform else log_prior
     log_weights = log_weights.to(device)
 
     @torch.no_grad()
     def decode(index: Tensor) -> tuple[Tensor, Tensor]:
-        return vqvae.decode(codes_of(index, settings.codebook_size, settings.grid))
+        return vqvae.decode(codes_of(index, vqvae.codebook_size, vqvae.grid))
 
     n_variables = vqvae.image_shape[0] * vqvae.image_shape[1]
     if len(log_prior) * n_variables <= DECODED_AT_ONCE:
@@ -135,14 +185,14 @@ def load(
         if weights:
             raise InputError(f"weights: found {weights!r}, expected none: {method!r} has its own")
         return circuit
-    source = f"{grid}-K{codebook_size}"
-    vqvae = load_vqvae(
-        results / "models" / f"vqvae-{source}" / f"seed-{seed}" / "weights.safetensors", device
-    )
-    latents = results / "latents" / source / f"seed-{seed}" / f"{method}.npz"
-    if method == "exm":
-        log_prior = torch.from_numpy(read_arrays(latents)["log_prob"])
-        return exact_mixture(vqvae, log_prior, uniform=weights == "uniform")
-    codes, log_prior = read_latents(latents, n_components)
+    teacher, run = f"{grid}-K{codebook_size}", f"seed-{seed}"
+    vqvae = load_vqvae(results / f"models/vqvae-{teacher}" / run / "weights.safetensors", device)
+    path = results / "latents" / teacher / run / "latents.npz"
+    latents = read_latents(path)
+    if method not in latents:
+        raise InputError(f"{path}: no {method!r}, only {', '.join(latents)}")
+    if method == EXACT_METHOD:
+        return exact_mixture(vqvae, latents[method].log_prob_of_all, uniform=weights == "uniform")
+    codes, log_prior = latents[method].first(n_components)
     log_weights = torch.log_softmax(log_prior, 0) if weights == "prior" else None
     return distilled_mixture(vqvae, codes, log_weights)

@@ -8,12 +8,13 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqdistill import baselines
 from vqdistill.errors import InputError
 from vqdistill.files import Named, read_csv, read_json, readable
 
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PACKAGE = Path(__file__).parents[1]
+NO_CODE = "settings.py"  # what a job depends on of it is written out in the job's settings
 LIBRARIES = ("numpy", "pandas", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
+
+
+def step_version(step: str, settings: Mapping[str, Any]) -> str:
+    """The code version of a step, with the modules that it imports by a name in its settings."""
+    modules = [f"vqdistill.steps.{step}"]
+    if "method" in settings:
+        modules.append(baselines.module_name(settings["method"]))
+    modules += [f"vqdistill.distillation.{method}" for method in settings.get("methods", ())]
+    return code_version(*modules)
 
 
 def code_version(*modules: str) -> str:
@@ -48,7 +59,7 @@ def _closure(modules: tuple[str, ...]) -> set[Path]:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @cache
@@ -68,7 +79,8 @@ def _files(module: str) -> list[Path]:
     parts = module.split(".")[1:]
     folders = [PACKAGE.joinpath(*parts[:n]) for n in range(len(parts) + 1)]
     candidates = [folder / "__init__.py" for folder in folders] + [folders[-1].with_suffix(".py")]
-    return [path for path in candidates if path.exists() and path != PACKAGE.with_suffix(".py")]
+    ours = [path for path in candidates if path != PACKAGE.with_suffix(".py")]
+    return [path for path in ours if path.exists() and path != PACKAGE / NO_CODE]
 
 
 def file_digest(path: str | Path) -> str:
@@ -117,11 +129,11 @@ class Stopwatch:
     def __init__(self) -> None:
         self.started = time.perf_counter()
 
-    def cost(self, earlier_seconds: float = 0.0) -> dict[str, float]:
-        """wall_seconds, with those of earlier, interrupted runs, and peak_memory_mb."""
+    def cost(self, at_least: float = 0.0) -> dict[str, float]:
+        """wall_seconds, which earlier, interrupted runs may have made more, and peak_memory_mb."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak /= 1024 if sys.platform != "darwin" else 1024**2
-        wall = time.perf_counter() - self.started + earlier_seconds
+        wall = max(time.perf_counter() - self.started, at_least)
         return {"wall_seconds": round(wall, 2), "peak_memory_mb": round(peak, 1)}
 
 
@@ -136,7 +148,7 @@ def environment(device: str) -> dict[str, object]:
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

@@ -15,22 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from vqdistill.errors import InputError
-from vqdistill.models.settings import baseline_module
-from vqdistill.provenance.records import code_version, environment, file_digest, read_record
+from vqdistill.provenance.command_lines import options
+from vqdistill.provenance.records import environment, file_digest, read_record, step_version
 
 log = logging.getLogger(__name__)
 TIMED = "history.csv"  # tells of seconds, which no two runs share
-WRITTEN = {  # by each step, beside its record: the names of its options; what else it has, it reads
-    "prepare_data": ["images"],
-    "train_vqvae": ["weights", "codes", "history"],
-    "train_prior": ["weights", "history"],
-    "train_baseline": ["weights", "history"],
-    "train_classifier": ["weights", "history"],
-    "distil": ["latents", "costs"],
-    "evaluate_baseline": ["density", "inpainting", "pictures"],
-    "evaluate_teacher": ["density", "inpainting", "pictures", "teacher", "bounds", "codebook"],
-    "tabulate": ["tables"],
-}
 
 
 def reproduce(record: Path, folder: Path) -> dict[str, bool]:
@@ -57,31 +46,24 @@ class Result:
     def __init__(self, record: Path) -> None:
         self.record = record.resolve()
         self.facts = read_record(self.record)
-        if self.facts["step"] not in WRITTEN or "options" not in self.facts:
-            raise InputError(f"{record}: of a step that can't be run again from it alone")
-        self.paths = {
-            name: [self._now(path) for path in paths]
-            for name, paths in self.facts["options"].items()
-        }
-        self.digests = {self._now(path): digest for path, digest in self.facts["files"].items()}
+        self.reads, self.writes = self._now(self.facts["reads"]), self._now(self.facts["writes"])
+        self.digests = {self._place(path): digest for path, digest in self.facts["files"].items()}
 
-    def _now(self, path: str) -> Path:
-        folder = Path(self.facts["options"]["record"][0]).parent
+    def _now(self, files: dict[str, list[str]]) -> dict[str, list[Path]]:
+        return {name: [self._place(path) for path in paths] for name, paths in files.items()}
+
+    def _place(self, path: str) -> Path:
+        folder = Path(self.facts["writes"]["record"][0]).parent
         return Path(os.path.normpath(self.record.parent / os.path.relpath(path, folder)))
 
     def wrote(self, path: Path) -> bool:
         """Whether a file is one of those that the step wrote, or in a folder that it wrote."""
-        written = [path for name in WRITTEN[self.facts["step"]] for path in self.paths[name]]
+        written = [path for paths in self.writes.values() for path in paths]
         return path in written or path.parent in written
 
     def current_version(self) -> str:
         """The version of the code that runs the step now, as the workflow computes it."""
-        modules = [f"vqdistill.steps.{self.facts['step']}"]
-        if "method" in self.facts["settings"]:
-            modules.append(baseline_module(self.facts["settings"]["method"]))
-        if self.facts["step"] == "distil":
-            modules += [f"vqdistill.distillation.{path.stem}" for path in self.paths["latents"]]
-        return code_version(*modules)
+        return step_version(self.facts["step"], self.facts["settings"])
 
     def changes(self) -> Iterator[str]:
         """What is not as it was when the record was written, in a line each."""
@@ -105,17 +87,20 @@ class Reproduction:
 
     def make(self, result: Result) -> None:
         """Run a record's step, once what it reads is there."""
-        facts, here = result.facts, ("record", "checkpoint", *WRITTEN[result.facts["step"]])
-        options = {
-            name: [str(self.place(path) if name in here else self.found(path, result))
-                   for path in paths]
-            for name, paths in result.paths.items()
-        }  # fmt: skip
-        options |= {name: [str(facts[name])] for name in ("experiment", "seed", "threads")}
-        options["settings"] = [json.dumps(facts["settings"], sort_keys=True)]
-        options["code-version"] = [result.current_version()]
+        facts = result.facts
+        paths = {
+            name: [self.found(path, result) for path in paths]
+            for name, paths in result.reads.items()
+        }
+        paths |= {name: [*map(self.place, paths)] for name, paths in result.writes.items()}
         command = [sys.executable, "-m", f"vqdistill.steps.{facts['step']}"]
-        command += [word for name, words in options.items() for word in (f"--{name}", *words)]
+        command += options(
+            paths,
+            self.folder / "lists",
+            settings=json.dumps(facts["settings"], sort_keys=True),
+            code_version=result.current_version(),
+            **{name: facts[name] for name in ("experiment", "seed", "threads")},
+        )
         log.info("%s, seed %s: %s", facts["step"], facts["seed"], result.record)
         if subprocess.run(command, check=False).returncode:
             raise InputError(f"{result.record}: its step {facts['step']} failed, see above")

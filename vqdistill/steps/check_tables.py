@@ -20,4 +20,4 @@ def check_tables(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    run(check_tables, files="tables")
+    run(check_tables, reads="tables")

@@ -24,4 +24,4 @@ def compare_reference(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    run(compare_reference, files="summary reference comparison")
+    run(compare_reference, reads="summary reference", writes="comparison")

@@ -42,4 +42,4 @@ def copy(path: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(copy_reference, files="results reference")
+    run(copy_reference, reads="results", writes="reference")

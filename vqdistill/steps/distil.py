@@ -1,58 +1,63 @@
 """Select latents of a VQ-VAE by every method that its configuration names."""
 
 import logging
-from pathlib import Path
 
+import numpy as np
 import torch
 
-from vqdistill.distillation import load_method
+from vqdistill.distillation import EXACT_METHOD, load_method
 from vqdistill.distillation.base import n_latents
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.files import read_arrays, write_arrays, write_json, write_rows
+from vqdistill.files import read_arrays, write_arrays, write_rows
 from vqdistill.provenance.loading import load_prior
 from vqdistill.randomness import generator
-from vqdistill.steps.job import Job, compute_device, device_name, run
+from vqdistill.settings import Selection, grid_name
+from vqdistill.steps.job import Job, compute_device, run
 
 log = logging.getLogger(__name__)
 
 
 def distil(job: Job) -> None:
-    """Write one npz of latents a method, and what each selection cost in prior evaluations."""
+    """Write one npz with the latents of all methods, and what each selection cost.
+
+    Its arrays are <method>/codes_<N> [N, H, W], <method>/classes_<N> [N] and
+    <method>/log_prob_by_class_<N> [N, C], log p(z|c); and exm/log_prob [K^HW], log p(z) of all.
+    """
     device = compute_device(job.threads)
     prior = load_prior(job["prior"], device)
     training_codes = torch.from_numpy(read_arrays(job["codes"])["train"]).to(device)
-    rows, enumerated = [], {"latents_enumerated": float(n_latents(prior))}
-    for path in job.lists["latents"]:
-        for row in select(job, path, prior, training_codes):
-            keys = {"experiment": job.experiment, "method": path.stem, "seed": job.seed}
-            keys |= {"grid": job.settings["grid"], "codebook_size": prior.codebook_size}
-            rows.append(keys | row | enumerated)
-            log.info("%s: %d components", path.stem, row["n_components"])
+    keys = {"grid": grid_name(job.settings.grid), "codebook_size": prior.codebook_size}
+    latents, rows = {}, []
+    for method in job.settings.methods:
+        arrays, costs = select(job, method, prior, training_codes)
+        latents |= {f"{method}/{name}": array for name, array in arrays.items()}
+        for cost in costs:
+            row = {"experiment": job.experiment, "method": method, "seed": job.seed, **keys, **cost}
+            rows.append(row | {"latents_enumerated": float(n_latents(prior))})
+            log.info("%s: %d components", method, cost["n_components"])
+    write_arrays(job["latents"], latents)
     write_rows(job["costs"], rows)
-    keys = {"grid": job.settings["grid"], "codebook_size": prior.codebook_size}
-    write_json(job["record"], job.record(device_name(device), model="selection", **keys))
+    job.write_record(device, model="selection", **keys)
 
 
 @torch.no_grad()
-def select(job: Job, path: Path, prior, training_codes: torch.Tensor) -> list[dict]:
-    """Write the latents of one method, and return its costs."""
-    name, sizes = path.stem, sorted(job.settings["n_components"])
-    if name == "exm":
+def select(
+    job: Job, name: str, prior, training_codes: torch.Tensor
+) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """The latents of one method, as arrays, and its costs."""
+    if name == EXACT_METHOD:
         before = prior.evaluations
-        write_arrays(path, {"log_prob": log_prior_of_all(prior).numpy()})
-        return [_cost(n_latents(prior), prior.evaluations - before, 0)]
-    method = load_method(name)
+        log_prob = log_prior_of_all(prior).numpy()
+        return {"log_prob": log_prob}, [_cost(n_latents(prior), prior.evaluations - before, 0)]
+    method, sizes = load_method(name), sorted(job.settings.n_components)
     arrays, costs = {}, []
     for n in sizes[-1:] if method.PREFIXES_ARE_MODELS else sizes:
         noise = generator(job.seed, f"selection {name} {n}", prior.device)
         selection = method.select(prior, n, noise, training_codes)
-        arrays[f"codes_{n}"] = selection.codes.cpu().numpy()
-        arrays[f"classes_{n}"] = selection.classes.cpu().numpy()
-        arrays[f"log_prob_{n}"] = selection.log_prob.cpu().numpy()
-        arrays[f"log_prob_by_class_{n}"] = selection.log_prob_by_class.cpu().numpy()
+        for kind in ("codes", "classes", "log_prob_by_class"):
+            arrays[f"{kind}_{n}"] = getattr(selection, kind).cpu().numpy()
         costs.append(_cost(n, selection.evaluations, selection.weighting_evaluations))
-    write_arrays(path, arrays)
-    return costs
+    return arrays, costs
 
 
 def _cost(n_components: int, evaluations: int, weighting_evaluations: int) -> dict:
@@ -64,4 +69,4 @@ def _cost(n_components: int, evaluations: int, weighting_evaluations: int) -> di
 
 
 if __name__ == "__main__":
-    run(distil, files="prior codes costs record", lists="latents")
+    run(distil, Selection, reads="prior codes", writes="latents costs record")

@@ -35,4 +35,4 @@ def draw_charts(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    run(draw_charts, files="tables figures")
+    run(draw_charts, reads="tables", writes="figures")

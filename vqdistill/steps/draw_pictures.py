@@ -16,4 +16,4 @@ def draw_pictures(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    run(draw_pictures, files="pictures figures")
+    run(draw_pictures, reads="pictures", writes="figures")

@@ -1,4 +1,4 @@
-"""What all steps share: their command line, threads, device, randomness, and records."""
+"""What all steps share: their command line, threads, device, randomness, and what they write."""
 
 import argparse
 import gc
@@ -14,24 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqdistill.errors import InputError, TrainingError
-from vqdistill.files import Named
+from vqdistill.files import write_arrays, write_json, write_rows, write_tensors
 from vqdistill.provenance.records import Stopwatch, environment, file_digest, sealed
+from vqdistill.settings import Settings, parsed, plain
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from vqdistill.data import Images
+    from vqdistill.evaluation.evaluate import Evaluation
+    from vqdistill.training.loop import Fitted
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A step's command line: files by name, settings, and what every step has."""
+    """A step's command line: the files that it reads and writes by name, its settings, and what
+    every step has."""
 
     step: str
-    files: dict[str, Path]
-    lists: dict[str, list[Path]]
-    settings: dict[str, Any]
+    reads: dict[str, list[Path]]
+    writes: dict[str, list[Path]]
+    settings: Any
     experiment: str
     seed: int
     threads: int
@@ -39,84 +45,109 @@ class Job:
     stopwatch: Stopwatch
 
     def __getitem__(self, name: str) -> Path:
-        return self.files[name]
+        return self.paths(name)[0]
+
+    def paths(self, name: str) -> list[Path]:
+        """The files of an option that takes any number."""
+        return (self.reads | self.writes)[name]
 
     def key(self, *inputs: str) -> str:
         """A digest of all that a training depends on, to tell whose checkpoint a file is."""
-        values = [self.step, self.settings, self.seed, self.code_version, *inputs]
+        values = [self.step, plain(self.settings), self.seed, self.code_version, *inputs]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
-    def record(self, device: str, earlier_seconds: float = 0.0, **facts: Any) -> dict[str, Any]:
-        """The JSON record that stands beside a result."""
-        identity = {"experiment": self.experiment, "step": self.step, "seed": self.seed}
-        identity |= {"settings": self.settings}
-        made = {"code_version": self.code_version, **environment(device), "threads": self.threads}
-        made |= {"options": self._options(), "files": self._digests()}
-        return sealed(identity | facts | made | self.stopwatch.cost(earlier_seconds))
+    def write_record(self, device: "torch.device | str", at_least: float = 0.0, **facts) -> None:
+        """Write the record that stands beside a result: what made it, from what, at what cost."""
+        record = {"experiment": self.experiment, "step": self.step, "seed": self.seed}
+        record |= {"settings": plain(self.settings), **facts, "code_version": self.code_version}
+        record |= {**environment(device_name(device)), "threads": self.threads}
+        record |= {"reads": _texts(self.reads), "writes": _texts(self.writes)}
+        record |= {"files": self._digests(), **self.stopwatch.cost(at_least)}
+        write_json(self["record"], sealed(record))
 
-    def _options(self) -> dict[str, list[str]]:
-        """The paths on the command line."""
-        single = {name: [str(path)] for name, path in self.files.items()}
-        return single | {name: [str(path) for path in paths] for name, paths in self.lists.items()}
+    def write_model(self, fitted: "Fitted", images: "Images", device, **facts) -> None:
+        """Write weights, history and record of a trained model, then drop its checkpoint."""
+        settings = plain(self.settings)
+        metadata = {"settings": settings, "image_shape": list(images.shape), "seed": self.seed}
+        write_tensors(self["weights"], fitted.weights, metadata)
+        history = [row | {"best": int(row["epoch"] == fitted.best_epoch)} for row in fitted.history]
+        write_rows(self["history"], history)
+        facts |= {"dataset": images.dataset, "data_checksum": images.checksum}
+        facts |= {"epochs_run": len(fitted.history), "best_epoch": fitted.best_epoch}
+        facts |= {"best_validation": fitted.best_validation, "stopped_by": fitted.stopped_by}
+        self.write_record(device, sum(row["seconds"] for row in fitted.history), **facts)
+        self["checkpoint"].unlink(missing_ok=True)
+
+    def write_evaluation(self, found: "Evaluation", images: "Images") -> None:
+        """Write density.csv, inpainting.csv and pictures.npz."""
+        keys = {"experiment": self.experiment, "dataset": images.dataset, "seed": self.seed}
+        made = {"code_version": self.code_version}
+        write_rows(self["density"], [keys | row | made for row in found.density])
+        write_rows(self["inpainting"], [keys | row | made for row in found.inpainting])
+        write_arrays(self["pictures"], found.pictures)
 
     def _digests(self) -> dict[str, str]:
         """SHA-256 of all files that the step has read and written so far."""
-        named = [path for name, path in self.files.items() if name not in ("record", "checkpoint")]
-        paths = [*named, *(path for listed in self.lists.values() for path in listed)]
-        paths += [path for folder in named if folder.is_dir() for path in sorted(folder.iterdir())]
-        return {
-            str(path): file_digest(path)
-            for path in paths
-            if path.is_file() and path != self.files.get("record")
-        }
+        files = self.reads | self.writes
+        named = [path for name in files.keys() - {"record", "checkpoint"} for path in files[name]]
+        inside = [path for folder in named if folder.is_dir() for path in folder.iterdir()]
+        found = {path for path in (*named, *inside) if path.is_file()}
+        return {str(path): file_digest(path) for path in sorted(found - {*files["record"]})}
 
 
 def run(
-    step: Callable[[Job], None], files: str, lists: str = "", arguments: list[str] | None = None
+    step: Callable[[Job], None],
+    settings: type[Settings] = Settings,
+    *,
+    reads: str = "",
+    writes: str = "",
+    arguments: list[str] | None = None,
 ) -> None:
     """Run a step from its command line.
 
-    `files` and `lists` name its options, in words: each takes one path, or any number of them.
-    What a user can mend ends the program with one line and status 1; so does SIGTERM, which
-    schedulers send some time before they kill.
+    `reads` and `writes` name its options, in words: each takes a path, or any number of paths
+    where a + ends the word. What a user can mend ends the program with one line and status 1; so
+    does SIGTERM, which schedulers send some time before they kill.
     """
     stopwatch = Stopwatch()
     gc.freeze()  # what was imported stays to the end
     gc.enable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parser = argparse.ArgumentParser(description=step.__doc__, prog=f"vqdistill.{step.__name__}")
-    for name in files.split():
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
-    for name in lists.split():
-        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, metavar="FILE")
+    values = vars(_parser(step, f"{reads} {writes}").parse_args(arguments))
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+    for name in ("vqdistill", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    files = [{word.rstrip("+"): values.pop(word.rstrip("+")) for word in words.split()}
+             for words in (reads, writes)]  # fmt: skip
+    try:
+        values["settings"] = parsed(settings, values["settings"], "--settings")
+        step(Job(step.__name__, *files, stopwatch=stopwatch, **values))
+        log.info("done in %(wall_seconds)s s, at most %(peak_memory_mb)s MB", stopwatch.cost())
+        if arguments is None:
+            end_at_once()
+    except (InputError, TrainingError, OSError) as error:
+        sys.exit(f"{step.__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(
+            f"{step.__name__}: interrupted; nothing half-written is left, and the same command goes"
+            " on from the last finished epoch"
+        )
+
+
+def _parser(step: Callable[[Job], None], names: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=step.__doc__, prog=f"vqdistill.{step.__name__}", fromfile_prefix_chars="@"
+    )
+    for name in names.split():
+        number = "+" if name.endswith("+") else 1
+        option = f"--{name.rstrip('+')}"
+        parser.add_argument(option, type=Path, nargs=number, required=True, metavar="FILE")
     parser.add_argument("--settings", type=json_object, default="{}", metavar="JSON")
     parser.add_argument("--experiment", default="-")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive_int, default=1)
     parser.add_argument("--code-version", default="-")
-    values = vars(parser.parse_args(arguments))
-    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
-    for name in ("vqdistill", "__main__"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    job = Job(
-        step=step.__name__,
-        files={name: values.pop(name) for name in files.split()},
-        lists={name: values.pop(name) for name in lists.split()},
-        stopwatch=stopwatch,
-        **values,
-    )
-    try:
-        step(job)
-        log.info("done in %(wall_seconds)s s, at most %(peak_memory_mb)s MB", stopwatch.cost())
-        if arguments is None:
-            end_at_once()
-    except (InputError, TrainingError, OSError) as error:
-        sys.exit(f"{job.step}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(
-            f"{job.step}: interrupted; nothing half-written is left, and the same command goes on"
-            " from the last finished epoch"
-        )
+    return parser
 
 
 def end_at_once() -> None:
@@ -128,7 +159,7 @@ def end_at_once() -> None:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    values = json.loads(text, object_hook=lambda values: Named(values, "--settings"))
+    values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError
     return values
@@ -138,6 +169,10 @@ def positive_int(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
+
+
+def _texts(files: dict[str, list[Path]]) -> dict[str, list[str]]:
+    return {name: [str(path) for path in paths] for name, paths in files.items()}
 
 
 def compute_device(threads: int) -> "torch.device":
@@ -164,8 +199,10 @@ def initialised(seed: int, purpose: str, build: "Callable[[], nn.Module]") -> "n
         return build()
 
 
-def device_name(device: "torch.device") -> str:
+def device_name(device: "torch.device | str") -> str:
     """The name of the processor that a device stands for."""
+    if str(device) == "cpu":
+        return "cpu"
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return torch.cuda.get_device_name(device)

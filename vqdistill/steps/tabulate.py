@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vqdistill import config as experiment
-from vqdistill.files import read_arrays, read_csv, write_arrays, write_csv, write_json
+from vqdistill.config import expected_models, settings_of_steps
+from vqdistill.files import read_arrays, read_csv, write_arrays, write_csv
 from vqdistill.provenance.records import check_files, read_record
 from vqdistill.reporting import claims
 from vqdistill.reporting.dictionary import data_dictionary
@@ -19,19 +19,20 @@ from vqdistill.reporting.tables import (
     inpainting_summary,
     standard_weights,
 )
+from vqdistill.settings import Experiment
 from vqdistill.steps.job import Job, run
 
 
 def tabulate(job: Job) -> None:
     """Write every table of an experiment, complete or not at all."""
-    records = {str(path): read_record(path) for path in job.lists["records"]}
-    selections = {str(path): read_record(path) for path in job.lists["selections"]}
-    made = [path for name in (*GATHERED, "pictures") for path in job.lists[name]]
+    records = {str(path): read_record(path) for path in job.paths("records")}
+    selections = {str(path): read_record(path) for path in job.paths("selections")}
+    made = [path for name in (*GATHERED, "pictures") for path in job.paths(name)]
     made += [history_of(path) for path in records if is_training(records[path])]
     check_files(made, [*records.values(), *selections.values()])
-    check_settings(records | selections, experiment.settings_of_steps(job.settings))
-    tables = {name: read_all(job.lists[name]) for name in GATHERED}
-    expected = pd.DataFrame(experiment.expected_models(job.settings))
+    check_settings(records | selections, settings_of_steps(job.settings))
+    tables = {name: read_all(job.paths(name)) for name in GATHERED}
+    expected = pd.DataFrame(expected_models(job.settings))
     check_complete(tables["density"], expected)
     tables["classifier"] = classifier_accuracy(records)
     accuracy = tables["classifier"]["test_accuracy"].iloc[0]
@@ -47,12 +48,11 @@ def tabulate(job: Job) -> None:
     tables["data_dictionary"] = data_dictionary()
     for name in TABLES:
         write_csv(job["tables"] / f"{name}.csv", tables[name])
-    pictures = {path.parent.parent.name: read_arrays(path) for path in job.lists["pictures"]}
+    pictures = {path.parent.parent.name: read_arrays(path) for path in job.paths("pictures")}
     rows = shown_models(tables["density"])
     write_arrays(job["tables"] / "pictures.npz", gather_pictures(pictures, rows))
     first = next(iter(records.values()))  # all are of the same data, or were refused
-    facts = {name: first[name] for name in ("dataset", "data_checksum")}
-    write_json(job["record"], job.record("cpu", **facts))
+    job.write_record("cpu", **{name: first[name] for name in ("dataset", "data_checksum")})
 
 
 def read_all(paths: list[Path]) -> pd.DataFrame:
@@ -103,5 +103,5 @@ def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    lists = " ".join([*GATHERED, "records", "selections", "pictures"])
-    run(tabulate, files="tables record", lists=lists)
+    gathered = " ".join(f"{name}+" for name in (*GATHERED, "records", "selections", "pictures"))
+    run(tabulate, Experiment, reads=gathered, writes="tables record")

@@ -1,49 +1,39 @@
 """Configuration, paths and helpers of all rules."""
 
 import json
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
 
 from snakemake.utils import update_config
 
-from vqdistill import config as experiment
+from vqdistill import config as experiments
 from vqdistill.errors import InputError
-from vqdistill.models.settings import baseline_module
-from vqdistill.provenance.records import code_version
+from vqdistill.provenance import command_lines
+from vqdistill.provenance.records import step_version
 from vqdistill.reporting import names
+from vqdistill.settings import plain
 
 # Numbers in lists of --config, which Snakemake leaves as text.
-update_config(config, experiment.typed(workflow.config_settings.config))
+update_config(config, experiments.typed(workflow.config_settings.config))
 
 try:
-    config = experiment.checked(
-        config, experiment.read_schema(workflow.source_path("../schemas/config.schema.yaml"))
-    )
+    EXPERIMENT = experiments.checked(config)
 except InputError as error:
     sys.exit(str(error))
 
-RESULTS = f"results/{config['experiment']}"
+RESULTS = f"results/{EXPERIMENT.experiment}"
+REFERENCE = f"results/reference/{EXPERIMENT.experiment}"
 IMAGES = f"{RESULTS}/data/images.npz"
 CLASSIFIER = f"{RESULTS}/models/classifier/seed-0"
-SEEDS = config["seeds"]
-TEACHERS = experiment.teachers(config)
-BASELINES = experiment.baselines(config)
-SOURCES = [*TEACHERS, *BASELINES]
+TEACHERS = experiments.teachers(EXPERIMENT)
+BASELINES = experiments.baselines(EXPERIMENT)
 TABLES = [f"{RESULTS}/tables/{name}.csv" for name in names.TABLES]
 FIGURES = [f"{RESULTS}/figures/{name}.png" for name in names.FIGURES]
-KINDS = ("png", "pdf", "svg")  # of files of a figure
-REFERENCE = f"results/reference/{config['experiment']}"
 MEASURED = sorted(map(str, Path(workflow.basedir).glob("workflow/measured/*.csv")))
-CAPTIONED = [
-    "claims",
-    "thresholds",
-    "density_summary",
-    "inpainting_summary",
-    "model_sizes",
-    "timings",
-    "data_dictionary",
-]
+CAPTIONED = ["claims", "thresholds", "density_summary", "inpainting_summary"]
+CAPTIONED += ["model_sizes", "timings", "data_dictionary"]
 
 
 # Steps make and drop tensors of megabytes all the time. glibc keeps their memory, in huge pages,
@@ -52,10 +42,10 @@ ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad
 TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
 
 # numpy's threads would only wait, which takes a core's time: steps calculate with PyTorch's.
-SETTINGS = f"GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}} OPENBLAS_NUM_THREADS=1"
+VARIABLES = f"GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}} OPENBLAS_NUM_THREADS=1"
 
 # Signals reach the step itself and not a shell around it, which would end first and take it along.
-shell.prefix(f"set -euo pipefail; export {SETTINGS}; exec ")
+shell.prefix(f"set -euo pipefail; export {VARIABLES}; exec ")
 
 
 # What has the longest way to the results begins first, and evaluations of baselines, which are
@@ -72,7 +62,7 @@ PRIORITY = {
 
 wildcard_constraints:
     seed=r"\d+",
-    source="|".join(TEACHERS),
+    teacher="|".join(TEACHERS),
     model="|".join(BASELINES) or "none",
 
 
@@ -81,38 +71,47 @@ def growing(amount):
     return lambda wildcards, attempt: attempt * amount
 
 
-onstart:
-    try:
-        experiment.check_buildable(config)
-    except InputError as error:
-        sys.exit(str(error))
+def options(step, settings=None, **others):
+    """The options of a step, as a param of its rule.
+
+    They are the rule's named inputs and outputs, `others` (patterns of paths beside them), and
+    the settings: those of the experiment, or settings(experiment, teacher or model). All that the
+    result depends on is among them, so that a change of any of it runs the job again.
+    """
+
+    @cache
+    def resolved(*name):
+        found = settings(EXPERIMENT, *name) if callable(settings) else settings
+        values = plain(found) if found else {}
+        return json.dumps(values, sort_keys=True), step_version(step, values)
+
+    def of_job(wildcards, input, output):
+        files = {**dict(input.items()), **dict(output.items())}
+        files |= {name: path.format(**dict(wildcards.items())) for name, path in others.items()}
+        paths = {k: [str(v)] if isinstance(v, str) else [*map(str, v)] for k, v in files.items()}
+        own, version = resolved(*(w for k, w in wildcards.items() if k != "seed"))
+        values = {"settings": own, "experiment": EXPERIMENT.experiment, "code_version": version}
+        words = command_lines.options(paths, **values, seed=wildcards.get("seed", 0))
+        return shlex.join(words)
+
+    return of_job
 
 
-def quoted(settings):
-    """Settings as JSON, in an order of keys that does not change."""
-    return json.dumps(settings, sort_keys=True)
+def trained(name, *others, seed="{seed}"):
+    """The outputs of a training, by name; `others` beside weights, history and record."""
+    files = ("weights.safetensors", *others, "history.csv", "record.json")
+    return {Path(file).stem: f"{RESULTS}/models/{name}/seed-{seed}/{file}" for file in files}
 
 
-@cache
-def version_of(step, *modules):
-    """The code version of a step: a digest of all the package's modules that it uses."""
-    return code_version(f"vqdistill.steps.{step}", *modules)
-
-
-def method_modules(source):
-    """Modules of a source's selection methods, which are imported by name."""
-    return [f"vqdistill.distillation.{method}" for method in TEACHERS[source]]
+def metrics(name, *others):
+    """The outputs of an evaluation, by name."""
+    files = ("density.csv", "inpainting.csv", "pictures.npz", *others, "record.json")
+    return {Path(file).stem: f"{RESULTS}/metrics/{name}/seed-{{seed}}/{file}" for file in files}
 
 
 def all_runs(pattern, models):
     """`pattern` under the results folder, for each of the models and each seed."""
-    return expand(f"{RESULTS}/{pattern}", name=models, seed=SEEDS)
-
-
-def latents_of(wildcards):
-    """The files of latents of one source, one for each of its methods."""
-    folder = f"{RESULTS}/latents/{wildcards.source}/seed-{wildcards.seed}"
-    return [f"{folder}/{method}.npz" for method in TEACHERS[wildcards.source]]
+    return expand(f"{RESULTS}/{pattern}", name=models, seed=EXPERIMENT.seeds)
 
 
 def captioned(path, category):
@@ -125,16 +124,17 @@ def captioned(path, category):
 
 
 def drawn(figures):
-    """The files of some figures, by their kind, for the outputs of a rule."""
-    paths = {kind: [f"{RESULTS}/figures/{name}.{kind}" for name in figures] for kind in KINDS}
-    return paths | {"png": [captioned(path, "Figures") for path in paths["png"]]}
+    """The files of some figures, for the outputs of a rule."""
+    paths = [f"{RESULTS}/figures/{name}" for name in figures]
+    others = [f"{path}.{kind}" for path in paths for kind in ("pdf", "svg")]
+    return [captioned(f"{path}.png", "Figures") for path in paths] + others
 
 
 def records():
     """The records of all trainings and evaluations."""
-    trained = [f"{kind}-{source}" for source in TEACHERS for kind in ("vqvae", "prior")]
+    trained = [f"{kind}-{teacher}" for teacher in TEACHERS for kind in ("vqvae", "prior")]
     return [
         *all_runs("models/{name}/seed-{seed}/record.json", [*trained, *BASELINES]),
-        *all_runs("metrics/{name}/seed-{seed}/record.json", SOURCES),
+        *all_runs("metrics/{name}/seed-{seed}/record.json", [*TEACHERS, *BASELINES]),
         f"{CLASSIFIER}/record.json",
     ]

@@ -17,12 +17,6 @@ rule prepare_data:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=quoted(experiment.data_settings(config)),
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("prepare_data"),
+        options=options("prepare_data", EXPERIMENT.data),
     shell:
-        "python -m vqdistill.steps.prepare_data"
-        " --images {output.images} --record {output.record}"
-        " --settings {params.settings:q} --experiment {params.experiment}"
-        " --threads {threads} --code-version {params.code}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.prepare_data {params.options} --threads {threads} > {log} 2>&1"

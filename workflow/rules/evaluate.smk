@@ -4,23 +4,17 @@
 rule evaluate_teacher:
     input:
         images=IMAGES,
-        vqvae=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/weights.safetensors",
-        prior=f"{RESULTS}/models/prior-{{source}}/seed-{{seed}}/weights.safetensors",
-        codes=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/codes.npz",
-        latents=latents_of,
+        vqvae=f"{RESULTS}/models/vqvae-{{teacher}}/seed-{{seed}}/weights.safetensors",
+        prior=f"{RESULTS}/models/prior-{{teacher}}/seed-{{seed}}/weights.safetensors",
+        codes=f"{RESULTS}/models/vqvae-{{teacher}}/seed-{{seed}}/codes.npz",
+        latents=f"{RESULTS}/latents/{{teacher}}/seed-{{seed}}/latents.npz",
         classifier=f"{CLASSIFIER}/weights.safetensors",
     output:
-        density=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/density.csv",
-        inpainting=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/inpainting.csv",
-        pictures=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/pictures.npz",
-        teacher=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/teacher.csv",
-        bounds=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/bounds.csv",
-        codebook=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/codebook.csv",
-        record=f"{RESULTS}/metrics/{{source}}/seed-{{seed}}/record.json",
+        **metrics("{teacher}", "teacher.csv", "bounds.csv", "codebook.csv"),
     log:
-        f"{RESULTS}/logs/evaluate_teacher/{{source}}/seed-{{seed}}.log",
+        f"{RESULTS}/logs/evaluate_teacher/{{teacher}}/seed-{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_teacher/{{source}}/seed-{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/evaluate_teacher/{{teacher}}/seed-{{seed}}.tsv"
     priority: PRIORITY["evaluate_teacher"]
     conda:
         "../../environment.yml"
@@ -30,20 +24,9 @@ rule evaluate_teacher:
         runtime=growing(1440),
         gpu=1,
     params:
-        settings=lambda wildcards: quoted(
-            experiment.teacher_evaluation_settings(config, wildcards.source)
-        ),
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("evaluate_teacher"),
+        options=options("evaluate_teacher", experiments.teacher_evaluation_settings),
     shell:
-        "python -m vqdistill.steps.evaluate_teacher"
-        " --images {input.images} --vqvae {input.vqvae} --prior {input.prior}"
-        " --codes {input.codes} --latents {input.latents} --classifier {input.classifier}"
-        " --density {output.density} --inpainting {output.inpainting}"
-        " --pictures {output.pictures} --teacher {output.teacher} --bounds {output.bounds}"
-        " --codebook {output.codebook} --record {output.record}"
-        " --settings {params.settings:q} --experiment {params.experiment}"
-        " --seed {wildcards.seed} --threads {threads} --code-version {params.code}"
+        "python -m vqdistill.steps.evaluate_teacher {params.options} --threads {threads}"
         " > {log} 2>&1"
 
 
@@ -53,10 +36,7 @@ rule evaluate_baseline:
         weights=f"{RESULTS}/models/{{model}}/seed-{{seed}}/weights.safetensors",
         classifier=f"{CLASSIFIER}/weights.safetensors",
     output:
-        density=f"{RESULTS}/metrics/{{model}}/seed-{{seed}}/density.csv",
-        inpainting=f"{RESULTS}/metrics/{{model}}/seed-{{seed}}/inpainting.csv",
-        pictures=f"{RESULTS}/metrics/{{model}}/seed-{{seed}}/pictures.npz",
-        record=f"{RESULTS}/metrics/{{model}}/seed-{{seed}}/record.json",
+        **metrics("{model}"),
     log:
         f"{RESULTS}/logs/evaluate_baseline/{{model}}/seed-{{seed}}.log",
     benchmark:
@@ -69,18 +49,7 @@ rule evaluate_baseline:
         runtime=growing(1440),
         gpu=1,
     params:
-        settings=lambda wildcards: quoted(
-            experiment.baseline_evaluation_settings(config, wildcards.model)
-        ),
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of(
-            "evaluate_baseline", baseline_module(BASELINES[wildcards.model][0])
-        ),
+        options=options("evaluate_baseline", experiments.baseline_evaluation_settings),
     shell:
-        "python -m vqdistill.steps.evaluate_baseline"
-        " --images {input.images} --weights {input.weights} --classifier {input.classifier}"
-        " --density {output.density} --inpainting {output.inpainting}"
-        " --pictures {output.pictures} --record {output.record}"
-        " --settings {params.settings:q} --experiment {params.experiment}"
-        " --seed {wildcards.seed} --threads {threads} --code-version {params.code}"
+        "python -m vqdistill.steps.evaluate_baseline {params.options} --threads {threads}"
         " > {log} 2>&1"

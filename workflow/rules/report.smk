@@ -3,20 +3,21 @@
 
 rule tabulate:
     input:
-        density=all_runs("metrics/{name}/seed-{seed}/density.csv", SOURCES),
-        inpainting=all_runs("metrics/{name}/seed-{seed}/inpainting.csv", SOURCES),
+        density=all_runs("metrics/{name}/seed-{seed}/density.csv", [*TEACHERS, *BASELINES]),
+        inpainting=all_runs("metrics/{name}/seed-{seed}/inpainting.csv", [*TEACHERS, *BASELINES]),
         costs=all_runs("metrics/{name}/seed-{seed}/costs.csv", TEACHERS),
         teacher=all_runs("metrics/{name}/seed-{seed}/teacher.csv", TEACHERS),
         bounds=all_runs("metrics/{name}/seed-{seed}/bounds.csv", TEACHERS),
         codebook=all_runs("metrics/{name}/seed-{seed}/codebook.csv", TEACHERS),
         records=records(),
         selections=all_runs("latents/{name}/seed-{seed}/record.json", TEACHERS),
-        pictures=expand(f"{RESULTS}/metrics/{{name}}/seed-{SEEDS[0]}/pictures.npz", name=SOURCES),
+        pictures=expand(
+            f"{RESULTS}/metrics/{{name}}/seed-{EXPERIMENT.seeds[0]}/pictures.npz",
+            name=[*TEACHERS, *BASELINES],
+        ),
     output:
-        tables=[
-            captioned(path, "Tables") if Path(path).stem in CAPTIONED else path for path in TABLES
-        ],
-        pictures=f"{RESULTS}/tables/pictures.npz",
+        [captioned(path, "Tables") if Path(path).stem in CAPTIONED else path for path in TABLES],
+        f"{RESULTS}/tables/pictures.npz",
         record=f"{RESULTS}/tables/record.json",
     log:
         f"{RESULTS}/logs/tabulate.log",
@@ -28,26 +29,17 @@ rule tabulate:
         mem_mb=2000,
         runtime=15,
     params:
-        settings=quoted(config),
-        folder=lambda wildcards, output: Path(output.pictures).parent,
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("tabulate"),
+        options=options("tabulate", EXPERIMENT, tables=f"{RESULTS}/tables"),
     shell:
-        "python -m vqdistill.steps.tabulate"
-        " --density {input.density} --inpainting {input.inpainting} --costs {input.costs}"
-        " --teacher {input.teacher} --bounds {input.bounds} --codebook {input.codebook}"
-        " --records {input.records} --selections {input.selections} --pictures {input.pictures}"
-        " --tables {params.folder} --record {output.record} --settings {params.settings:q}"
-        " --experiment {params.experiment} --code-version {params.code}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.tabulate {params.options} --threads {threads} > {log} 2>&1"
 
 
 rule draw_charts:
     input:
-        tables=TABLES,
-        record=f"{RESULTS}/tables/record.json",
+        TABLES,
+        f"{RESULTS}/tables/record.json",
     output:
-        **drawn(names.CHARTS),
+        drawn(names.CHARTS),
     log:
         f"{RESULTS}/logs/draw_charts.log",
     localrule: True
@@ -58,20 +50,16 @@ rule draw_charts:
         mem_mb=2000,
         runtime=15,
     params:
-        tables=lambda wildcards, input: Path(input.record).parent,
-        folder=lambda wildcards, output: Path(output.png[0]).parent,
-        code=lambda wildcards: version_of("draw_charts"),
+        options=options("draw_charts", tables=f"{RESULTS}/tables", figures=f"{RESULTS}/figures"),
     shell:
-        "python -m vqdistill.steps.draw_charts"
-        " --tables {params.tables} --figures {params.folder} --code-version {params.code}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.draw_charts {params.options} --threads {threads} > {log} 2>&1"
 
 
 rule draw_pictures:
     input:
         pictures=f"{RESULTS}/tables/pictures.npz",
     output:
-        **drawn(names.PICTURES),
+        drawn(names.PICTURES),
     log:
         f"{RESULTS}/logs/draw_pictures.log",
     localrule: True
@@ -82,12 +70,9 @@ rule draw_pictures:
         mem_mb=2000,
         runtime=15,
     params:
-        folder=lambda wildcards, output: Path(output.png[0]).parent,
-        code=lambda wildcards: version_of("draw_pictures"),
+        options=options("draw_pictures", figures=f"{RESULTS}/figures"),
     shell:
-        "python -m vqdistill.steps.draw_pictures"
-        " --pictures {input.pictures} --figures {params.folder} --code-version {params.code}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.draw_pictures {params.options} --threads {threads} > {log} 2>&1"
 
 
 rule tables:
@@ -101,14 +86,15 @@ rule figures:
 
 
 # One target for each method: all that its evaluation needs, and nothing of the other baselines.
-for method in experiment.methods(config):
+for method in experiments.methods(EXPERIMENT):
 
     rule:
         name:
             method
         input:
             all_runs(
-                "metrics/{name}/seed-{seed}/density.csv", experiment.sources_of(config, method)
+                "metrics/{name}/seed-{seed}/density.csv",
+                experiments.evaluated_on(EXPERIMENT, method),
             ),
 
 
@@ -122,12 +108,9 @@ rule plan:
     conda:
         "../../environment.yml"
     params:
-        plan=f"{RESULTS}/plan/plan.csv",
-        settings=quoted(config),
-        experiment=config["experiment"],
+        options=options("plan", EXPERIMENT, plan=f"{RESULTS}/plan/plan.csv"),
     shell:
-        "python -m vqdistill.steps.plan --measured {input.measured} --plan {params.plan}"
-        " --settings {params.settings:q} --experiment {params.experiment} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.plan {params.options} 2>&1 | tee {log}"
 
 
 rule measure:
@@ -140,12 +123,14 @@ rule measure:
     conda:
         "../../environment.yml"
     params:
-        results=lambda wildcards, input: Path(input[0]).parents[1],
-        measured=f"workflow/measured/{config['experiment']}.csv",
-        settings=quoted(config),
+        options=options(
+            "measure",
+            EXPERIMENT,
+            results=RESULTS,
+            measured=f"workflow/measured/{EXPERIMENT.experiment}.csv",
+        ),
     shell:
-        "python -m vqdistill.steps.measure --results {params.results}"
-        " --measured {params.measured} --settings {params.settings:q} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.measure {params.options} 2>&1 | tee {log}"
 
 
 rule reference:
@@ -159,11 +144,9 @@ rule reference:
     conda:
         "../../environment.yml"
     params:
-        results=lambda wildcards, input: Path(input[0]).parents[1],
-        reference=REFERENCE,
+        options=options("copy_reference", results=RESULTS, reference=REFERENCE),
     shell:
-        "python -m vqdistill.steps.copy_reference"
-        " --results {params.results} --reference {params.reference} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.copy_reference {params.options} 2>&1 | tee {log}"
 
 
 rule compare:
@@ -176,8 +159,10 @@ rule compare:
     conda:
         "../../environment.yml"
     params:
-        reference=f"{REFERENCE}/tables/density_summary.csv",
-        comparison=f"{RESULTS}/comparison/comparison.csv",
+        options=options(
+            "compare_reference",
+            reference=f"{REFERENCE}/tables/density_summary.csv",
+            comparison=f"{RESULTS}/comparison/comparison.csv",
+        ),
     shell:
-        "python -m vqdistill.steps.compare_reference --summary {input.summary}"
-        " --reference {params.reference} --comparison {params.comparison} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.compare_reference {params.options} 2>&1 | tee {log}"

@@ -8,14 +8,11 @@ rule train_vqvae:
     input:
         images=IMAGES,
     output:
-        weights=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/weights.safetensors",
-        codes=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/codes.npz",
-        history=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/history.csv",
-        record=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/record.json",
+        **trained("vqvae-{teacher}", "codes.npz"),
     log:
-        f"{RESULTS}/logs/train_vqvae/{{source}}/seed-{{seed}}.log",
+        f"{RESULTS}/logs/train_vqvae/{{teacher}}/seed-{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train_vqvae/{{source}}/seed-{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/train_vqvae/{{teacher}}/seed-{{seed}}.tsv"
     priority: PRIORITY["train_vqvae"]
     conda:
         "../../environment.yml"
@@ -25,32 +22,25 @@ rule train_vqvae:
         runtime=growing(720),
         gpu=1,
     params:
-        settings=lambda wildcards: quoted(experiment.vqvae_settings(config, wildcards.source)),
-        checkpoint=f"{RESULTS}/checkpoints/vqvae-{{source}}/seed-{{seed}}.safetensors",
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("train_vqvae"),
+        options=options(
+            "train_vqvae",
+            experiments.vqvae_settings,
+            checkpoint=f"{RESULTS}/checkpoints/vqvae-{{teacher}}/seed-{{seed}}.safetensors",
+        ),
     shell:
-        "python -m vqdistill.steps.train_vqvae"
-        " --images {input.images} --checkpoint {params.checkpoint}"
-        " --weights {output.weights} --codes {output.codes}"
-        " --history {output.history} --record {output.record}"
-        " --settings {params.settings:q} --experiment {params.experiment}"
-        " --seed {wildcards.seed} --threads {threads} --code-version {params.code}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.train_vqvae {params.options} --threads {threads} > {log} 2>&1"
 
 
 rule train_prior:
     input:
         images=IMAGES,
-        codes=f"{RESULTS}/models/vqvae-{{source}}/seed-{{seed}}/codes.npz",
+        codes=f"{RESULTS}/models/vqvae-{{teacher}}/seed-{{seed}}/codes.npz",
     output:
-        weights=f"{RESULTS}/models/prior-{{source}}/seed-{{seed}}/weights.safetensors",
-        history=f"{RESULTS}/models/prior-{{source}}/seed-{{seed}}/history.csv",
-        record=f"{RESULTS}/models/prior-{{source}}/seed-{{seed}}/record.json",
+        **trained("prior-{teacher}"),
     log:
-        f"{RESULTS}/logs/train_prior/{{source}}/seed-{{seed}}.log",
+        f"{RESULTS}/logs/train_prior/{{teacher}}/seed-{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train_prior/{{source}}/seed-{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/train_prior/{{teacher}}/seed-{{seed}}.tsv"
     priority: PRIORITY["train_prior"]
     conda:
         "../../environment.yml"
@@ -60,26 +50,20 @@ rule train_prior:
         runtime=growing(720),
         gpu=1,
     params:
-        settings=lambda wildcards: quoted(experiment.prior_settings(config, wildcards.source)),
-        checkpoint=f"{RESULTS}/checkpoints/prior-{{source}}/seed-{{seed}}.safetensors",
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("train_prior"),
+        options=options(
+            "train_prior",
+            experiments.prior_settings,
+            checkpoint=f"{RESULTS}/checkpoints/prior-{{teacher}}/seed-{{seed}}.safetensors",
+        ),
     shell:
-        "python -m vqdistill.steps.train_prior"
-        " --images {input.images} --codes {input.codes} --checkpoint {params.checkpoint}"
-        " --weights {output.weights} --history {output.history} --record {output.record}"
-        " --settings {params.settings:q} --experiment {params.experiment}"
-        " --seed {wildcards.seed} --threads {threads} --code-version {params.code}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.train_prior {params.options} --threads {threads} > {log} 2>&1"
 
 
 rule train_baseline:
     input:
         images=IMAGES,
     output:
-        weights=f"{RESULTS}/models/{{model}}/seed-{{seed}}/weights.safetensors",
-        history=f"{RESULTS}/models/{{model}}/seed-{{seed}}/history.csv",
-        record=f"{RESULTS}/models/{{model}}/seed-{{seed}}/record.json",
+        **trained("{model}"),
     log:
         f"{RESULTS}/logs/train_baseline/{{model}}/seed-{{seed}}.log",
     benchmark:
@@ -93,28 +77,20 @@ rule train_baseline:
         runtime=growing(1440),
         gpu=1,
     params:
-        settings=lambda wildcards: quoted(experiment.baseline_settings(config, wildcards.model)),
-        checkpoint=f"{RESULTS}/checkpoints/{{model}}/seed-{{seed}}.safetensors",
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of(
-            "train_baseline", baseline_module(BASELINES[wildcards.model][0])
+        options=options(
+            "train_baseline",
+            experiments.baseline_settings,
+            checkpoint=f"{RESULTS}/checkpoints/{{model}}/seed-{{seed}}.safetensors",
         ),
     shell:
-        "python -m vqdistill.steps.train_baseline"
-        " --images {input.images} --checkpoint {params.checkpoint}"
-        " --weights {output.weights} --history {output.history} --record {output.record}"
-        " --settings {params.settings:q} --experiment {params.experiment}"
-        " --seed {wildcards.seed} --threads {threads} --code-version {params.code}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.train_baseline {params.options} --threads {threads} > {log} 2>&1"
 
 
 rule train_classifier:
     input:
         images=IMAGES,
     output:
-        weights=f"{CLASSIFIER}/weights.safetensors",
-        history=f"{CLASSIFIER}/history.csv",
-        record=f"{CLASSIFIER}/record.json",
+        **trained("classifier", seed=0),
     log:
         f"{RESULTS}/logs/train_classifier.log",
     benchmark:
@@ -128,14 +104,11 @@ rule train_classifier:
         runtime=growing(60),
         gpu=1,
     params:
-        settings=quoted(experiment.classifier_settings(config)),
-        checkpoint=f"{RESULTS}/checkpoints/classifier.safetensors",
-        experiment=config["experiment"],
-        code=lambda wildcards: version_of("train_classifier"),
+        options=options(
+            "train_classifier",
+            EXPERIMENT.classifier,
+            checkpoint=f"{RESULTS}/checkpoints/classifier.safetensors",
+        ),
     shell:
-        "python -m vqdistill.steps.train_classifier"
-        " --images {input.images} --checkpoint {params.checkpoint}"
-        " --weights {output.weights} --history {output.history} --record {output.record}"
-        " --settings {params.settings:q} --experiment {params.experiment}"
-        " --seed 0 --threads {threads} --code-version {params.code}"
+        "python -m vqdistill.steps.train_classifier {params.options} --threads {threads}"
         " > {log} 2>&1"
