@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqdistill import settings
-from vqdistill.baselines import has_size, load_baseline
+from vqdistill.baselines import has_size, load_baseline, settings_of
 from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.mixture import (
     DecodedComponents,
@@ -55,9 +55,9 @@ def load_baseline_circuit(
     """A trained baseline as a circuit, compiled to `n_components` if it is a mixture."""
 
     def build(shape: tuple[int, int], training: settings.BaselineTraining) -> torch.nn.Module:
-        baseline = load_baseline(training.method)
-        own = settings.parsed(baseline.Settings, training.settings, f"{path}: settings")
-        return baseline.build(shape, own)
+        kind = settings_of(training.method)
+        own = settings.parsed(kind, training.settings, f"{path}: settings")
+        return load_baseline(training.method).build(shape, own)
 
     model, metadata = _load(path, device, settings.BaselineTraining, build)
     method = metadata["settings"]["method"]

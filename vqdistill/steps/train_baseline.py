@@ -1,7 +1,7 @@
 """Train a baseline: a tractable model that is learned from the images, not distilled."""
 
 from vqdistill import data
-from vqdistill.baselines import load_baseline
+from vqdistill.baselines import load_baseline, settings_of
 from vqdistill.circuits.base import Circuit
 from vqdistill.randomness import generator
 from vqdistill.settings import BaselineTraining, parsed
@@ -15,7 +15,7 @@ def train_baseline(job: Job) -> None:
     images = data.load(job["images"], device)
     method, training = job.settings.method, job.settings.training
     baseline = load_baseline(method)
-    settings = parsed(baseline.Settings, job.settings.settings, "--settings: settings")
+    settings = parsed(settings_of(method), job.settings.settings, "--settings: settings")
     model = initialised(job.seed, method, lambda: baseline.build(images.shape, settings))
     model = model.to(device)
     trainer = baseline.trainer(
