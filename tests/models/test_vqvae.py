@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy.stats import norm
 from sklearn.cluster import KMeans
 
-from vqdistill.circuits.base import MAX_STD, MIN_STD
+from vqdistill.circuits.gaussian import MAX_STD, MIN_STD
 from vqdistill.errors import InputError
 from vqdistill.files import read_tensors, write_tensors
 from vqdistill.models import vqvae

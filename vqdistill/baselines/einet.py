@@ -7,49 +7,25 @@ E[x] and E[x²] (Peharz et al. 2020, Sect. 3.5, after Sato 1999). With η = 1 on
 exact EM, and the training likelihood never decreases.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from vqdistill.circuits.base import MAX_STD, MIN_STD, Circuit
+from vqdistill import settings
+from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.einet import EiNet, ExpectedCounts, GaussianLeaves
+from vqdistill.circuits.gaussian import MAX_STD, MIN_STD
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches
-from vqdistill.errors import InputError
-from vqdistill.training.cuda_graph import GraphedStep
+from vqdistill.training.em import EMTrainer
 
-PREFIXES_ARE_MODELS = False
+Settings = settings.EiNet
 
 MIN_WEIGHT = 1e-16  # keeps every sum unit positive, as in the EiNet authors' code
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Structure and training of an EiNet."""
-
-    size: int = 30  # K, sum units a region and input distributions a leaf region
-    pixels_per_step: int = 4  # side of the region graph's pieces
-    em_step_size: float = 0.5  # η, in (0, 1]
-    em_every: int = 50  # batches to an M-step, about
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.em_every < 1 or not 0 < self.em_step_size <= 1:
-            raise InputError(
-                f"EiNet settings {self}: expected size and em_every of at least 1"
-                " and em_step_size in (0, 1]"
-            )
 
 
 def build(image_shape: tuple[int, int], settings: Settings) -> EiNet:
     """An untrained EiNet over images (height, width), from torch's global random state."""
     return EiNet(poon_domingos(image_shape, settings.pixels_per_step), settings.size)
-
-
-def circuit(model: EiNet, n_components: int, generator: torch.Generator) -> Circuit:
-    """The model itself: it is a circuit already. The other arguments are ignored."""
-    return model
 
 
 def trainer(
@@ -58,66 +34,19 @@ def trainer(
     validation_x: Tensor,
     generator: torch.Generator,
     settings: Settings,
-) -> "EMTrainer":
-    """What trains `model` on `batches` and validates it on validation_x [n, D]."""
-    return EMTrainer(model, batches, validation_x, generator, settings)
+) -> EMTrainer:
+    """Stochastic EM on `batches`, validated on validation_x [n, D]."""
+
+    def m_step(model: EiNet, counts: ExpectedCounts) -> None:
+        update(model, counts, settings.em_step_size)
+
+    counts, every = zero_counts(model), settings.em_every
+    return EMTrainer(model, batches, validation_x, generator, counts, m_step, every)
 
 
-class EMTrainer:
-    """Stochastic EM with an M-step about every `em_every` batches.
-
-    An epoch is cut evenly into the nearest whole number of M-steps, at least one, so that every
-    M-step sees about as many images and none is left over at the end: 391 batches and 50 a step
-    make 8 steps of 48 or 49 batches. Losses are −mean log p(x), in nats per image.
-    """
-
-    def __init__(
-        self,
-        model: EiNet,
-        batches: Batches,
-        validation_x: Tensor,
-        generator: torch.Generator,
-        settings: Settings,
-    ) -> None:
-        self.model, self.batches, self.validation_x = model, batches, validation_x
-        self.generator, self.step_size = generator, settings.em_step_size
-        self.steps = max(1, round(len(batches) / settings.em_every))  # M-steps an epoch
-        self.counts = zero_counts(model)
-        self.count = GraphedStep(self._count, generator)
-
-    def train_epoch(self, progress: Callable[[Tensor], None]) -> dict[str, float]:
-        n_images, total = 0, 0.0
-        for index, x in enumerate(self.batches(self.generator)):
-            log_prob = self.count(x)
-            progress(-log_prob / len(x))
-            n_images, total = n_images + len(x), total - log_prob
-            if self._step_after(index + 1) > self._step_after(index):
-                update(self.model, self.counts, self.step_size)
-                self.counts.clear()
-        return {"loss": float(total) / n_images}
-
-    def _count(self, x: Tensor) -> Tensor:
-        """The E-step of images x [B, D], which adds to the counts; Σ log p(x)."""
-        return self.model.count(x, self.counts).sum()
-
-    def _step_after(self, n_batches: int) -> int:
-        """The number of M-steps that are due after so many batches of the epoch."""
-        return n_batches * self.steps // len(self.batches)
-
-    def validate(self) -> dict[str, float]:
-        return {"loss": float(-self.model.log_prob(self.validation_x).mean())}
-
-    def state(self) -> dict[str, Tensor]:
-        """All that training goes on from between two epochs: counts are empty there."""
-        return self.weights() | {"generator": self.generator.get_state()}
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        tensors = dict(tensors)
-        self.generator.set_state(tensors.pop("generator").cpu())
-        self.model.load_state_dict(tensors)
-
-    def weights(self) -> dict[str, Tensor]:
-        return self.model.state_dict()
+def circuit(model: EiNet, n_components: int, generator: torch.Generator) -> Circuit:
+    """The model itself: it is a circuit already. The other arguments are ignored."""
+    return model
 
 
 def zero_counts(model: EiNet) -> ExpectedCounts:
@@ -132,7 +61,7 @@ def zero_counts(model: EiNet) -> ExpectedCounts:
 
 
 def update(model: EiNet, counts: ExpectedCounts, step_size: float) -> None:
-    """The M-step: moves all parameters of `model` towards `counts`. The counts are used up.
+    """The M-step: moves all parameters of `model` towards `counts`, and clears them.
 
     Units that no image uses stay as they are. Standard deviations are kept in
     [MIN_STD, MAX_STD], which for η = 1 still maximises the expected log-likelihood.
@@ -141,6 +70,7 @@ def update(model: EiNet, counts: ExpectedCounts, step_size: float) -> None:
         _update_weights(layer.weights.flatten(2), weights.mul_(layer.weights.flatten(2)), step_size)
         _update_weights(layer.mixing.transpose(1, 2), mixing.transpose(1, 2), step_size)
     _update_gaussians(model.leaves, counts, step_size)
+    counts.clear()
 
 
 def _update_weights(weights: Tensor, counts: Tensor, step_size: float) -> None:

@@ -1,13 +1,10 @@
 """A small convolutional classifier of digits, the judge of completed images."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqdistill.data import N_CLASSES
-from vqdistill.errors import InputError
+from vqdistill.settings import Classifier as ClassifierSettings
 
 IMAGES_AT_ONCE = 1024  # of predict
 LARGE = 16  # larger images are halved by the first convolution too, and moved while training
@@ -16,17 +13,12 @@ LARGE = 16  # larger images are halved by the first convolution too, and moved w
 class Classifier(nn.Module):
     """Three convolutions with batch norm and ReLU, and a linear layer: images [h, w] to classes.
 
-    width: channels of the first convolution, the others have twice as many. Raises InputError for
-    fewer than two classes, a width below 1 or an image of no pixels.
+    `settings.width` are the channels of the first convolution, the others have twice as many.
     """
 
-    def __init__(self, image_shape: tuple[int, int], n_classes: int, width: int):
+    def __init__(self, image_shape: tuple[int, int], n_classes: int, settings: ClassifierSettings):
         super().__init__()
-        if width < 1 or n_classes < 2 or min(image_shape) < 1:
-            raise InputError(
-                f"classifier: width {width}, {n_classes} classes, images of {tuple(image_shape)} "
-                "pixels given; give a width of 1 and two classes at least"
-            )
+        width = settings.width
         self.image_shape = tuple(image_shape)
         self.n_classes = n_classes
         large = min(image_shape) > LARGE
@@ -84,8 +76,3 @@ def shifted(images: Tensor, max_shift: int, generator: torch.Generator) -> Tenso
     padded = F.pad(images, [max_shift] * 4)
     batch = torch.arange(n, device=images.device)[:, None, None]
     return padded[batch, rows[:, :, None], columns[:, None, :]]
-
-
-def build_classifier(image_shape: tuple[int, int], settings: dict[str, Any]) -> Classifier:
-    """An untrained classifier with the settings of train_classifier."""
-    return Classifier(tuple(image_shape), N_CLASSES, settings["width"])
