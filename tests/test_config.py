@@ -2,19 +2,20 @@
 
 import copy
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from vqdistill import config as experiment
-from vqdistill import data
+from vqdistill import baselines, config, data
 from vqdistill.datasets import DATASETS, Dataset
 from vqdistill.errors import InputError
-from vqdistill.models.settings import load_baseline
+from vqdistill.settings import Training, plain
+from vqdistill.steps import describe_settings
 
 ROOT = Path(__file__).parent.parent
-SCHEMA = experiment.read_schema(ROOT / "workflow/schemas/config.schema.yaml")
 
 
 def merged(base, changes):
@@ -28,24 +29,24 @@ def merged(base, changes):
 
 
 def paper():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
-def preset(name):
-    return merged(paper(), yaml.safe_load((ROOT / f"workflow/presets/{name}.yaml").read_text()))
-
-
-def checked(config):
-    return experiment.checked(config, SCHEMA)
+def configuration(name):
+    """The paper's, or that of a preset."""
+    if name == "paper":
+        return paper()
+    path = ROOT / f"workflow/presets/{name}.yaml"
+    return merged(paper(), yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def minimal():
-    """No key but those that have no default."""
+    """The keys that have no default, and some more."""
     training = {"batch_size": 8, "max_epochs": 3, "patience": 2, "min_improvement": 0.1}
     return {
         "experiment": "tiny",
         "seeds": [0, 7],
-        "data": {},
+        "data": {"dataset": "mnist"},
         "training": training,
         "vqvae": {"channels": {"2x2": [4, 5, 6, 6]}},
         "prior": {},
@@ -60,33 +61,47 @@ def minimal():
 
 @pytest.mark.parametrize("name", ["paper", "quick", "laptop"])
 def test_our_configurations_are_valid(name):
-    config = paper() if name == "paper" else preset(name)
-    before = copy.deepcopy(config)
-    assert checked(config)["experiment"] == name
-    assert config == before  # checking changes nothing in place
-    assert checked(checked(config)) == checked(config)
+    given = configuration(name)
+    before = copy.deepcopy(given)
+    experiment = config.checked(given)
+    assert experiment.experiment == name
+    assert given == before  # checking changes nothing in place
+    assert config.checked(plain(experiment)) == experiment
 
 
-def test_defaults_are_those_of_the_paper():
-    """A key that is left out of config.yaml gets the value that stands there."""
-    filled, paper_config = checked(minimal()), paper()
-    for section in ("data", "prior", "inpainting"):
-        assert filled[section] | {"training": {}} == paper_config[section] | {"training": {}}
-    for key in ("commitment", "initialisation", "ema_decay", "learning_rate", "weight_decay"):
-        assert filled["vqvae"][key] == paper_config["vqvae"][key]
-    assert filled["vqvae"]["revive_dead_codes"] is False
-    assert filled["vqvae"]["training"] == {}
-    assert filled["classifier"]["width"] == paper_config["classifier"]["width"]
-    assert filled["baselines"]["cm"] == {"settings": {}, "training": {}}
-    assert filled["baselines"]["einet"]["training"] == {"patience": 9}
+def test_checking_imports_no_torch():
+    """A dry run checks the configuration, and should not take the seconds of that."""
+    program = "import sys; from vqdistill import config; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_the_training_of_a_model_holds_what_differs_from_that_of_all():
+    given = minimal() | {"classifier": {"training": {"max_epochs": 4}}}
+    experiment, common = config.checked(given), Training(**minimal()["training"])
+    assert experiment.vqvae.training == experiment.prior.training == common
+    assert experiment.baselines.cm.training == common
+    assert experiment.baselines.einet.training == common.model_copy(update={"patience": 9})
+    own = {"max_epochs": 4, "patience": 4}  # the classifier's patience is its own
+    assert experiment.classifier.training == common.model_copy(update=own)
 
 
 def test_given_values_stay():
-    config = minimal()
-    config["data"] = {"noise_seed": 5}
-    assert checked(config)["data"] == {
+    given = minimal()
+    given["data"]["noise_seed"] = 5
+    given["vqvae"]["channels"]["4x4"] = [3, 3, 3]
+    experiment = config.checked(given)
+    assert plain(experiment.data) == {
         "dataset": "mnist", "root": None, "noise_seed": 5, "training_part": 10000
     }  # fmt: skip
+    assert experiment.vqvae.channels == {"2x2": (4, 5, 6, 6), "4x4": (3, 3, 3)}
+
+
+@pytest.mark.parametrize("path", describe_settings.texts())
+def test_what_is_generated_from_the_settings_is_in_step(path):
+    """Else: python -m vqdistill.steps.describe_settings."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert text == describe_settings.texts()[path]
 
 
 # bad configurations
@@ -130,7 +145,7 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "no layers": (("prior", "layers"), 0, "prior.layers"),
     "no teachers": (("teachers",), [], "teachers"),
     "a teacher's grid that is none": (("teachers", 0, "grid"), "2-2", "teachers.0.grid"),
-    "a grid without channels": (("teachers", 0, "grid"), "4x4", "teachers.0.grid"),
+    "a grid without channels": (("teachers", 0, "grid"), "3x3", "teachers.0.grid: no channels"),
     "a codebook of one": (("teachers", 0, "codebook_sizes"), [1], "teachers.0.codebook_sizes.0"),
     "no methods": (("teachers", 0, "methods"), [], "teachers.0.methods"),
     "methods that are one": (("teachers", 0, "methods"), "exm", "teachers.0.methods"),
@@ -140,7 +155,7 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "an exact model too large": (("teachers", 0, "codebook_sizes"), [128], "teachers.0"),
     "a baseline's name": (("baselines", "C-M"), {}, "baselines.C-M"),
     "a size in a baseline's settings": (
-        ("baselines", "einet", "settings"), {"size": 3}, "baselines.einet.settings.size",
+        ("baselines", "einet", "settings"), {"size": 3}, "baselines.einet.settings.size: unknown",
     ),
     "settings that are a list": (("baselines", "cm", "settings"), [1], "baselines.cm.settings"),
     "a section that is nothing": (("prior",), None, "prior"),
@@ -169,16 +184,16 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "a key that is a number": (("vqvae", "channels"), {2: [4]}, "vqvae.channels: the key 2"),
     "a key that is a truth value": (("training", True), 3, "training: the key True"),
     "a grid that the images don't reach": (
-        ("data", "dataset"), "digits", "vqvae.channels: (4, 5, 6, 6) given",
+        ("data",), {"dataset": "digits"}, "vqvae.channels.2x2: channels: (4, 5, 6, 6) given",
     ),
-    "too few channels": (("vqvae", "channels", "2x2"), [4, 5], "vqvae.channels: (4, 5) given"),
+    "too few channels": (("vqvae", "channels", "2x2"), [4, 5], "vqvae.channels.2x2: "),
     "a negative channel": (("vqvae", "channels", "2x2"), [4, 5, 6, -6], "vqvae.channels.2x2.3"),
     "a negative layer": (("prior", "layers"), -1, "prior.layers"),
     "a negative size": (("baselines", "einet", "sizes"), [-2], "baselines.einet.sizes.0"),
     "sizes of a model that has none": (("baselines", "cm", "sizes"), [2], "baselines.cm.sizes"),
     "a setting as text": (
         ("baselines", "cm", "settings"), {"points": "many"},
-        "baselines.cm.settings.points: found 'many', expected int",
+        "baselines.cm.settings.points: found 'many', expected a valid integer",
     ),
     "a setting with a point": (
         ("baselines", "cm", "settings"), {"chunk": 8.0}, "baselines.cm.settings.chunk: found 8.0",
@@ -189,6 +204,51 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "an unknown setting of a baseline": (
         ("baselines", "cm", "settings"), {"point": 8}, "did you mean 'points'?",
     ),
+    "a step size of nothing": (
+        ("baselines", "einet", "settings"), {"em_step_size": 0}, "settings.em_step_size: found 0",
+    ),
+    "a step size above one": (
+        ("baselines", "einet", "settings"), {"em_step_size": 1.5}, "em_step_size: found 1.5",
+    ),
+    "a rate below zero": (
+        ("baselines", "cm", "settings"), {"learning_rate": -0.001}, "learning_rate: found -0.001",
+    ),
+    "pieces that do not divide the images": (
+        ("baselines", "einet", "settings"), {"pixels_per_step": 5}, "pixels_per_step: found 5",
+    ),
+    "a piece that is the whole image": (
+        ("baselines", "einet", "settings"), {"pixels_per_step": 28}, "pixels_per_step: found 28",
+    ),
+    "a CM's channels for other images": (
+        ("baselines", "cm", "settings"), {"channels": [8, 2]}, "channels: (8, 2) given",
+    ),
+    "an unknown objective": (
+        ("baselines", "cm", "settings"), {"objective": "mixtures"}, "did you mean 'mixture'?",
+    ),
+    "points that chunks don't divide": (
+        ("baselines", "cm", "settings"), {"points": 10, "chunk": 4}, "settings.points: found 10",
+    ),
+    "no points": (("baselines", "cm", "settings"), {"points": 0}, "settings.points: found 0"),
+    "a mixture larger than the training set": (
+        ("baselines",), {"gmm": {"sizes": [50_001]}}, "baselines.gmm.sizes: found 50001",
+    ),
+    "more training images than there are": (
+        ("data", "training_part"), 50_001, "data.training_part: found 50001",
+    ),
+    "no sizes": (("baselines",), {"einet": {}}, "baselines.einet.sizes: missing"),
+    "a misspelt method": (("teachers", 0, "methods"), ["dmrz"], "did you mean 'dmrs'?"),
+    "an unknown baseline": (("baselines",), {"gan": {}}, "baselines.gan: not known"),
+    "a misspelt baseline that is left out": (("baselines",), {"cmm": None}, "baselines.cmm: not"),
+    "an exact model of astronomical size": (
+        ("teachers", 0), {"grid": "16x16", "codebook_sizes": [4096], "methods": ["exm"]}, "exm",
+    ),
+    "a grid that no encoder reaches": (
+        ("teachers", 0), {"grid": "16x16", "codebook_sizes": [4], "methods": ["dmrs"]},
+        "teachers.0.grid: (16, 16) can't be reached from images of (28, 28)",
+    ),
+    "a teacher that stands twice": (
+        ("teachers",), 2 * minimal()["teachers"], "teachers.1: 2x2 with K = 3 stands twice",
+    ),
     "a repeated method": (("teachers", 0, "methods"), ["exm", "exm"], "teachers.0.methods"),
     "a method that is a number": (("teachers", 0, "methods"), [3], "teachers.0.methods.0"),
     "a noise seed below zero": (("data", "noise_seed"), -1, "data.noise_seed"),
@@ -198,65 +258,33 @@ BAD = {  # what is wrong: (path, value), and what the message must name
 }  # fmt: skip
 
 
-def refusal(config):
+def refusal(given):
     with pytest.raises(InputError) as error:
-        checked(config)
+        config.checked(given)
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith("config: ")
     return message
 
 
-def changed(path, value):
-    config = minimal()
-    config["vqvae"]["training"] = {}
-    inner = config
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
-    return config
-
-
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_configuration_names_the_key(what):
     path, value, named = BAD[what]
-    assert named in refusal(changed(path, value))
+    given = minimal()
+    given["vqvae"]["training"] = {}
+    given["vqvae"]["channels"]["16x16"] = [4]
+    inner = given
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    assert named in refusal(given)
 
 
-BUILT = {  # what can't be built: a baseline's settings, and what the message must name
-    "a step that does not divide": ("einet", {"pixels_per_step": 5}, "pixels_per_step 5"),
-    "a step of nothing": ("einet", {"pixels_per_step": 0}, "pixels_per_step 0"),
-    "a step size above one": ("einet", {"em_step_size": 1.5}, "em_step_size"),
-    "channels for other images": ("cm", {"channels": [8, 2]}, "channels: (8, 2) given"),
-    "an unknown objective": ("cm", {"objective": "worst"}, "objective: 'worst' given"),
-    "points that chunks don't divide": ("cm", {"points": 10, "chunk": 4}, "points: 10"),
-    "no points": ("cm", {"points": 0}, "points, chunk: 0"),
-}
-
-
-@pytest.mark.parametrize("what", BUILT)
-def test_a_baseline_that_cannot_be_built_is_refused_before_anything_is_trained(what):
-    method, settings, named = BUILT[what]
-    config = minimal()
-    config["baselines"][method]["settings"] = settings
-    with pytest.raises(InputError) as error:
-        experiment.check_buildable(checked(config))
-    assert str(error.value).startswith(f"config: baselines.{method}.settings: ")
-    assert named in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(("method", "nested"), [("cm", False), ("einet", True)])
-def test_a_baseline_is_nested_where_it_has_no_size(method, nested, monkeypatch):
-    """`tabulate` expects models of every N of those without a size, and one of the others."""
-    monkeypatch.setattr(load_baseline(method), "PREFIXES_ARE_MODELS", nested)
-    with pytest.raises(InputError, match=rf"baselines.{method}: .*PREFIXES_ARE_MODELS is {nested}"):
-        experiment.check_buildable(checked(minimal()))
-
-
-@pytest.mark.parametrize("name", ["paper", "quick", "laptop"])
-def test_the_baselines_of_our_configurations_can_be_built(name):
-    experiment.check_buildable(checked(paper() if name == "paper" else preset(name)))
+@pytest.mark.parametrize("key", ["seeds", "data", "teachers", "n_components", "baselines"])
+def test_a_missing_key_is_named(key):
+    given = minimal()
+    del given[key]
+    assert f"config: {key}: missing" in refusal(given)
 
 
 def test_the_digits_are_what_is_known_of_them():
@@ -270,7 +298,7 @@ def test_the_digits_are_what_is_known_of_them():
 def test_numbers_of_the_command_line():
     """Snakemake reads those within lists and mappings as text."""
     given = {"seeds": ["0", "12"], "vqvae": {"learning_rate": "0.01", "channels": {"2x2": ["4"]}}}
-    assert experiment.typed(given | {"experiment": "a: [", "n": 3, "data": {"root": "null"}}) == {
+    assert config.typed(given | {"experiment": "a: [", "n": 3, "data": {"root": "null"}}) == {
         "seeds": [0, 12],
         "vqvae": {"learning_rate": 0.01, "channels": {"2x2": [4]}},
         "experiment": "a: [",
@@ -279,87 +307,55 @@ def test_numbers_of_the_command_line():
     }
 
 
-@pytest.mark.parametrize("key", ["vqvae", "teachers", "n_components", "training", "baselines"])
-def test_a_missing_section_is_named(key):
-    config = minimal()
-    del config[key]
-    assert key in refusal(config)
-
-
-@pytest.mark.parametrize("key", ["batch_size", "max_epochs", "patience", "min_improvement"])
-def test_a_missing_key_of_training_is_named_or_filled(key):
-    """Else the first training step ends in a KeyError."""
-    config = minimal()
-    del config["training"][key]
-    try:
-        filled = checked(config)
-    except InputError as error:
-        assert key in str(error)  # noqa: PT017
-    else:
-        assert key in experiment.vqvae_settings(filled, "2x2-K3")["training"]
-
-
-def test_an_exact_model_of_astronomical_size_is_refused():
-    """K^HW beyond the range of floats is told like any other size."""
-    config = minimal()
-    config["vqvae"]["channels"]["16x16"] = [4]
-    config["teachers"] = [{"grid": "16x16", "codebook_sizes": [4096], "methods": ["exm"]}]
-    assert "exm" in refusal(config)
-
-
-def test_a_grid_that_no_encoder_reaches():
-    config = minimal()
-    config["vqvae"]["channels"]["3x3"] = [4]
-    config["teachers"] = [{"grid": "3x3", "codebook_sizes": [4], "methods": ["dmrs"]}]
-    assert "teachers.0.grid: (3, 3) can't be reached from images of (28, 28)" in refusal(config)
-
-
-def test_a_source_that_stands_twice():
-    config = minimal()
-    config["teachers"] += [{"grid": "2x2", "codebook_sizes": [5], "methods": ["dmbs"]}]
-    assert "teachers.1: 2x2 with K = 5 stands twice" in refusal(config)
-
-
-def test_a_misspelt_method_is_refused_before_anything_is_trained():
-    config = minimal()
-    config["teachers"][0]["methods"] = ["dmrz"]
-    assert "dmrz" in refusal(config)
-
-
 def test_a_baseline_is_left_out_by_null():
-    config = checked(merged(paper(), {"baselines": {"cm": None}}))
-    assert set(config["baselines"]) == {"einet"}
-    assert "cm" not in experiment.methods(config)
-
-
-def test_a_misspelt_baseline_that_is_left_out_is_refused():
-    with pytest.raises(InputError, match="cmm: not known"):
-        checked(merged(paper(), {"baselines": {"cmm": None}}))
-
-
-def test_an_unknown_baseline_is_refused_before_anything_is_trained():
-    config = minimal()
-    config["baselines"]["gan"] = {}
-    assert "gan" in refusal(config)
-
-
-def test_an_einet_without_sizes_is_refused_or_expected_as_one_model():
-    """It is no mixture: tables with rows for each N would never be complete."""
-    config = minimal()
-    del config["baselines"]["einet"]["sizes"]
-    try:
-        models = experiment.expected_models(checked(config))
-    except InputError:
-        return
-    einets = [m for m in models if m["method"] == "einet"]
-    assert {m["weights"] for m in einets} == {"learned"}
+    experiment = config.checked(merged(paper(), {"baselines": {"cm": None}}))
+    assert "cm" not in config.methods(experiment)
+    assert set(config.baselines(experiment).values()) == {("einet", n) for n in (2, 4, 8, 16, 30)}
 
 
 def test_an_exact_model_alone_may_have_fewer_latents_than_components():
-    config = minimal()
-    config["n_components"] = [1000]
-    config["teachers"][0]["methods"] = ["exm"]
-    checked(config)
+    given = minimal()
+    given["n_components"] = [1000]
+    given["teachers"][0]["methods"] = ["exm"]
+    config.checked(given)
+
+
+# a researcher's own baseline
+
+
+@pytest.fixture
+def own_baseline(monkeypatch):
+    """A file of vqdistill/baselines with settings of its own."""
+    path = Path(baselines.__file__).with_name("own_for_tests.py")
+    lines = [
+        "from vqdistill.settings import Count, Settings as Base",
+        "class Settings(Base):",
+        "    size: Count = 1",
+        "    depth: Count = 3",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "vqdistill.baselines.own_for_tests", raising=False)
+    yield path.stem
+    path.unlink()
+
+
+def test_a_baseline_of_ones_own_is_checked_by_its_own_settings(own_baseline):
+    entry = {"sizes": [2], "settings": {"depth": 5}, "training": {"patience": 1}}
+    given = minimal()
+    given["baselines"] = {own_baseline: entry}
+    experiment = config.checked(given)
+    job = config.baseline_settings(experiment, f"{own_baseline}-2")
+    assert job.settings == {"size": 2, "depth": 5}
+    assert job.training == Training(**minimal()["training"] | {"patience": 1})
+    for settings, named in (
+        ({"depht": 5}, "settings.depht: unknown key; did you mean 'depth'?"),
+        ({"depth": 0}, "settings.depth: found 0"),
+        ({"size": 2}, "settings.size: list it in `sizes` instead"),
+    ):
+        given["baselines"][own_baseline] = {"sizes": [2], "settings": settings}
+        assert f"baselines.{own_baseline}.{named}" in refusal(given)
+    given["baselines"][own_baseline] = {}
+    assert f"baselines.{own_baseline}.sizes: expected one size or more" in refusal(given)
 
 
 # settings of jobs
@@ -367,47 +363,49 @@ def test_an_exact_model_alone_may_have_fewer_latents_than_components():
 
 @pytest.fixture
 def tiny():
-    return checked(minimal())
+    return config.checked(minimal())
 
 
-def test_sources_models_and_methods(tiny):
-    assert experiment.teachers(tiny) == {"2x2-K3": ["exm", "dmrs"], "2x2-K5": ["exm", "dmrs"]}
-    assert experiment.baselines(tiny) == {
+def test_teachers_models_and_methods(tiny):
+    assert config.teachers(tiny) == {"2x2-K3": ("exm", "dmrs"), "2x2-K5": ("exm", "dmrs")}
+    assert config.baselines(tiny) == {
         "cm": ("cm", 0), "einet-2": ("einet", 2), "einet-3": ("einet", 3)
     }  # fmt: skip
-    assert experiment.methods(tiny) == ["exm", "dmrs", "cm", "einet"]
-    assert experiment.sources_of(tiny, "dmrs") == ["2x2-K3", "2x2-K5"]
-    assert experiment.sources_of(tiny, "einet") == ["einet-2", "einet-3"]
-    assert experiment.sources_of(tiny, "dmbs") == []
+    assert config.methods(tiny) == ["exm", "dmrs", "cm", "einet"]
+    assert config.evaluated_on(tiny, "dmrs") == ["2x2-K3", "2x2-K5"]
+    assert config.evaluated_on(tiny, "einet") == ["einet-2", "einet-3"]
+    assert config.evaluated_on(tiny, "dmbs") == []
 
 
-def test_settings_of_the_teacher(tiny):
-    tiny["vqvae"]["training"] = {"max_epochs": 1}
-    vqvae = experiment.vqvae_settings(tiny, "2x2-K5")
-    assert (vqvae["grid"], vqvae["codebook_size"], vqvae["channels"]) == ("2x2", 5, [4, 5, 6, 6])
-    assert vqvae["training"] == tiny["training"] | {"max_epochs": 1}
-    prior = experiment.prior_settings(tiny, "2x2-K5")
-    assert (prior["width"], prior["codebook_size"]) == (6, 5)  # as wide as the latents
-    assert prior["training"] == tiny["training"]
-    tiny["prior"]["width"] = 11
-    assert experiment.prior_settings(tiny, "2x2-K5")["width"] == 11
-    selection = experiment.selection_settings(tiny, "2x2-K5")
-    assert selection == {"grid": "2x2", "codebook_size": 5, "n_components": [1, 4]}
-    evaluation = experiment.teacher_evaluation_settings(tiny, "2x2-K5")
-    assert evaluation == selection | {"inpainting": tiny["inpainting"]}
+def test_settings_of_the_teacher():
+    given = minimal()
+    given["vqvae"]["training"] = {"max_epochs": 1}
+    experiment = config.checked(given)
+    vqvae = config.vqvae_settings(experiment, "2x2-K5")
+    assert (vqvae.grid, vqvae.codebook_size, vqvae.channels) == ((2, 2), 5, (4, 5, 6, 6))
+    assert plain(vqvae)["training"] == given["training"] | {"max_epochs": 1}
+    prior = config.prior_settings(experiment, "2x2-K5")
+    assert (prior.width, prior.codebook_size) == (6, 5)  # as wide as the latents
+    assert plain(prior)["training"] == given["training"]
+    for width in (0, 11):
+        wide = config.checked(given | {"prior": {"width": width}})
+        assert config.prior_settings(wide, "2x2-K5").width == (width or 6)
+    selection = {"grid": "2x2", "codebook_size": 5, "n_components": [1, 4]}
+    found = config.selection_settings(experiment, "2x2-K5")
+    assert plain(found) == selection | {"methods": ["exm", "dmrs"]}
+    evaluation = config.teacher_evaluation_settings(experiment, "2x2-K5")
+    assert plain(evaluation) == selection | {"inpainting": plain(experiment.inpainting)}
 
 
-def test_settings_of_baselines_and_classifier(tiny):
-    einet = experiment.baseline_settings(tiny, "einet-3")
-    assert einet == {
-        "method": "einet", "settings": {"size": 3}, "training": tiny["training"] | {"patience": 9}
-    }  # fmt: skip
-    cm = experiment.baseline_settings(tiny, "cm")
-    assert cm == {"method": "cm", "settings": {}, "training": tiny["training"]}
-    evaluation = experiment.baseline_evaluation_settings(tiny, "einet-3")
-    assert (evaluation["method"], evaluation["size"]) == ("einet", 3)
-    assert experiment.classifier_settings(tiny)["training"] == tiny["training"]
-    assert experiment.data_settings(tiny)["dataset"] == "mnist"
+def test_settings_of_baselines(tiny):
+    einet = plain(config.baseline_settings(tiny, "einet-3"))
+    assert einet["settings"]["size"] == 3
+    assert einet["training"] == minimal()["training"] | {"patience": 9}
+    cm = config.baseline_settings(tiny, "cm")
+    assert (cm.method, cm.training) == ("cm", tiny.training)
+    assert cm.settings == plain(tiny.baselines.cm.settings)
+    evaluation = config.baseline_evaluation_settings(tiny, "einet-3")
+    assert (evaluation.method, evaluation.size) == ("einet", 3)
 
 
 def test_a_job_does_not_depend_on_what_it_does_not_use(tiny):
@@ -415,24 +413,17 @@ def test_a_job_does_not_depend_on_what_it_does_not_use(tiny):
     other = minimal()
     other["seeds"], other["n_components"] = [3], [1, 2]
     other["teachers"][0]["methods"] = ["dmbs"]
-    other = checked(other)
-    for settings, source in (
-        (experiment.vqvae_settings, "2x2-K3"),
-        (experiment.prior_settings, "2x2-K3"),
-        (experiment.baseline_settings, "cm"),
+    other = config.checked(other)
+    for settings, name in (
+        (config.vqvae_settings, "2x2-K3"),
+        (config.prior_settings, "2x2-K3"),
+        (config.baseline_settings, "cm"),
     ):
-        assert settings(other, source) == settings(tiny, source)
-
-
-def test_settings_do_not_share_state_with_the_configuration(tiny):
-    before = copy.deepcopy(tiny)
-    experiment.vqvae_settings(tiny, "2x2-K3")["training"]["max_epochs"] = 77
-    experiment.baseline_settings(tiny, "einet-3")["settings"]["size"] = 77
-    assert tiny == before
+        assert settings(other, name) == settings(tiny, name)
 
 
 def test_expected_models_by_hand(tiny):
-    found = experiment.expected_models(tiny)
+    found = config.expected_models(tiny)
     distilled = [
         {"method": method, "grid": "2x2", "codebook_size": K, "size": 0, "n_components": n,
          "weights": weights, "seed": seed}
@@ -460,7 +451,7 @@ def test_expected_models_by_hand(tiny):
 
 
 def test_expected_models_of_the_paper():
-    models = experiment.expected_models(checked(paper()))
+    models = config.expected_models(config.checked(paper()))
     exm = {m["n_components"] for m in models if m["method"] == "exm"}
     assert exm == {4**4, 16**4, 32**4, 64**4, 96**4}
     assert len(models) == 5 * (5 * 2 + 2 * 4 * 15 * 2 + 15 + 5)

@@ -283,7 +283,7 @@ def baseline_settings(experiment: Experiment, model: str) -> BaselineTraining:
 def _own_settings(experiment: Experiment, model: str) -> Settings:
     method, size = baselines(experiment)[model]
     values = _sections(experiment)[method]["settings"] | ({"size": size} if size else {})
-    return parsed(settings_of(method), values, f"config: baselines.{method}.settings")
+    return parsed(settings_of(method), values, "config", f"baselines.{method}.settings")
 
 
 def baseline_evaluation_settings(experiment: Experiment, model: str) -> BaselineEvaluation:

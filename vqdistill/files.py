@@ -3,8 +3,8 @@
 Every writer writes under a temporary name beside the target and renames it when it is complete,
 so that a reader, or a run that goes on after an interruption, never sees half a file. Flipped bits
 are noticed: in npz and safetensors by a digest that they hold of all their content, in records and
-CSV files by the digests that the records hold (vqdistill/provenance/records.py). Equal content gives equal
-bytes.
+CSV files by the digests that the records hold (vqdistill/provenance/records.py). Equal content
+gives equal bytes.
 """
 
 import csv

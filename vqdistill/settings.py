@@ -396,18 +396,18 @@ class BaselineEvaluation(Settings):
 Kind = TypeVar("Kind", bound=Settings)
 
 
-def parsed(kind: type[Kind], values: Any, where: str) -> Kind:
-    """Plain values, as of YAML or JSON, as settings.
+def parsed(kind: type[Kind], values: Any, where: str, key: str = "") -> Kind:
+    """Plain values, as of YAML or JSON, as settings; `key` is that under which they stand.
 
     Raises InputError, one line that begins with `where`: the key, what was found and expected.
     """
-    check_plain(values, where)
+    check_plain(values, where, key)
     try:
         return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
         errors = error.errors(include_url=False)
         unknown = [e for e in errors if e["type"] == "extra_forbidden"]
-        raise InputError(_one_line((unknown or errors)[0], kind, where)) from None
+        raise InputError(_one_line((unknown or errors)[0], kind, where, key)) from None
 
 
 def plain(settings: Settings) -> dict[str, Any]:
@@ -437,9 +437,10 @@ def check_plain(value: Any, where: str, key: str = "") -> None:
         raise InputError(f"{place}: found {value!r}, expected text without line breaks")
 
 
-def _one_line(error: dict[str, Any], kind: type[Settings], where: str) -> str:
+def _one_line(error: dict[str, Any], kind: type[Settings], where: str, key: str) -> str:
     path = [part for part in error["loc"] if part != "[key]"]
-    place = f"{where}: {'.'.join(map(str, path))}: " if path else f"{where}: "
+    place = ".".join(map(str, [key, *path] if key else path))
+    place = f"{where}: {place}: " if place else f"{where}: "
     if error["type"] == "extra_forbidden":
         known = _fields(kind, path[:-1])
         return f"{place}unknown key; {nearest(path[-1], known) if known else 'leave it out'}"
@@ -447,7 +448,7 @@ def _one_line(error: dict[str, Any], kind: type[Settings], where: str) -> str:
         return f"{place}missing; docs/settings.md says what it is"
     if error["type"] == "value_error":
         said = str(error["ctx"]["error"])
-        of_one_key = path and re.match(r"\w+: ", said)  # told by the settings that hold it
+        of_one_key = (key or path) and re.match(r"\w+: ", said)  # told by what holds it
         return f"{place[:-2]}.{said}" if of_one_key else f"{place}{said}"
     expected = re.sub(r"^\w+ should (be |have )?", "", error["msg"])
     if error["type"] == "literal_error" and isinstance(error["input"], str):

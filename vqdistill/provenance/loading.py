@@ -56,7 +56,7 @@ def load_baseline_circuit(
 
     def build(shape: tuple[int, int], training: settings.BaselineTraining) -> torch.nn.Module:
         kind = settings_of(training.method)
-        own = settings.parsed(kind, training.settings, f"{path}: settings")
+        own = settings.parsed(kind, training.settings, path, "settings")
         return load_baseline(training.method).build(shape, own)
 
     model, metadata = _load(path, device, settings.BaselineTraining, build)
@@ -77,7 +77,7 @@ def _load(
     if torch.device(device).type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # its error would show at deviations of 1e-3
     weights, metadata = read_tensors(path)
-    own = settings.parsed(kind, metadata["settings"], f"{path}: settings")
+    own = settings.parsed(kind, metadata["settings"], path, "settings")
     model = build(tuple(metadata["image_shape"]), own)
     try:
         model.load_state_dict(weights)

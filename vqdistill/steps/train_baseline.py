@@ -15,7 +15,7 @@ def train_baseline(job: Job) -> None:
     images = data.load(job["images"], device)
     method, training = job.settings.method, job.settings.training
     baseline = load_baseline(method)
-    settings = parsed(settings_of(method), job.settings.settings, "--settings: settings")
+    settings = parsed(settings_of(method), job.settings.settings, "--settings", "settings")
     model = initialised(job.seed, method, lambda: baseline.build(images.shape, settings))
     model = model.to(device)
     trainer = baseline.trainer(
