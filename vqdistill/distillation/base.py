@@ -8,10 +8,7 @@ from torch import Tensor
 
 from vqdistill.errors import InputError
 
-CONDITIONALS = 2**20  # evaluated at once: what a core's caches hold, roughly
-GPU_CONDITIONALS = 2**26
-FEWEST_ROWS = 256  # at once, so that reading the prior's weights doesn't count
-PREFIXES, GPU_PREFIXES = 2**13, 2**15  # at once at most, for what the prior keeps of each
+PREFIXES = {"cpu": 2**12, "cuda": 2**15}  # at once, for what the prior keeps of each
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,14 @@ def mean_over_classes(log_prob_by_class: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def log_prob_by_class(prior, codes: Tensor) -> Tensor:
+def log_prob_by_class(prior, codes: Tensor, at_once: int | None = None) -> Tensor:
     """log p(z|c) of every class: codes [N, H, W] -> float64 [N, C], nats.
 
-    The codes are sorted and taken in parts; in each, the conditionals of a beginning z_<i are
-    evaluated once, however many codes share it.
+    The codes are sorted and taken `at_once` at a time; in each part, the conditionals of a
+    beginning z_<i are evaluated once, however many codes share it.
     """
     rows, places = codes.flatten(1).unique(dim=0, return_inverse=True)  # in lexicographic order
-    conditionals = GPU_CONDITIONALS if codes.is_cuda else CONDITIONALS
-    prefixes = GPU_PREFIXES if codes.is_cuda else PREFIXES
-    at_once = max(FEWEST_ROWS, conditionals // (prior.n_classes * prior.codebook_size))
-    at_once = max(1, min(at_once, prefixes // prior.n_classes))
+    at_once = at_once or PREFIXES[codes.device.type] // prior.n_classes
     return torch.cat([_of_sorted(prior, part) for part in rows.split(at_once)])[places]
 
 

@@ -11,6 +11,7 @@ independent draws. Three ways give that law exactly, in this order of preference
 
 import math
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +26,14 @@ from vqdistill.distillation.base import (
     n_latents,
     new_rows,
 )
-from vqdistill.distillation.enumeration import codes_of, enumerate_latents, index_of
+from vqdistill.distillation.enumeration import ENUMERABLE, codes_of, enumerate_latents, index_of
 
 PREFIXES_ARE_MODELS = True
 
-ENUMERABLE = 2**20  # latents up to which the prior is enumerated
 LARGEST_BATCH = 2048  # draws at once; batches double up to it, whatever N, so that samples nest
 JUDGED_BATCH = 64  # acceptance is judged from batches of this size
 LEAST_ACCEPTANCE = 0.1
-GROUP = 1024  # prefixes of the beam that are followed at once
+GROUP = 1024  # prefixes of the beam that are followed at a time
 
 
 def select(
@@ -129,7 +129,9 @@ def draw_beam(prior, n: int, generator: torch.Generator, seen: set[bytes]) -> tu
     return torch.cat(codes), torch.cat(classes)
 
 
-def stochastic_beam(prior, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def stochastic_beam(
+    prior, width: int, generator: torch.Generator, at_once: int = GROUP
+) -> tuple[Tensor, Tensor]:
     """`width` distinct pairs of codes [n, H, W] and classes [n], sampled without replacement.
 
     The pairs follow p(c, z) = p(z|c) / C; the class is the first token of the search. All pairs
@@ -137,20 +139,20 @@ def stochastic_beam(prior, width: int, generator: torch.Generator) -> tuple[Tens
 
     The best child of a prefix is as good as the prefix itself. So at any time the `width`-th best
     of all pairs found and prefixes still open is a bound below which nothing is among the best,
-    and prefixes can be followed in any order. They are followed depth first, in groups, best first,
-    so that the prior's memory of few groups is held at a time, whatever the width.
+    and prefixes can be followed in any order. They are followed depth first, `at_once` at a time,
+    best first, so that the prior's memory of few is held at a time, whatever the width.
     """
     C, device = prior.n_classes, prior.device
     log_prob = torch.full((C,), -math.log(C), dtype=torch.float64, device=device)
-    classes = torch.arange(C, device=device)
     perturbed = log_prob + gumbel((C,), generator, device)
-    root = (prior.begin(classes), log_prob, perturbed)
-    open_groups = list(groups(prior, *root, width, generator, -math.inf))[::-1]
+    prefixes = prior.begin(torch.arange(C, device=device))
+    waiting = list(children(prior, prefixes, log_prob, perturbed, width, generator, at_once))[::-1]
     found: list[tuple[Tensor, Tensor, Tensor]] = []  # codes, classes, perturbed
-    while open_groups:
-        prefixes, log_prob, perturbed, parents, codes = open_groups.pop()
-        good = [group[2] for group in open_groups] + [pairs[2] for pairs in found]
-        bound = smallest_of_best(torch.cat([*good, perturbed]), width)
+    while waiting:
+        prefixes, parents, codes, log_prob, perturbed = waiting.pop()
+        good = [group.perturbed for group in waiting] + [pairs[2] for pairs in found]
+        scores = torch.cat([*good, perturbed])
+        bound = scores.topk(width).values[-1] if width <= len(scores) else -math.inf
         keep = perturbed >= bound
         if not keep.any():
             continue
@@ -159,40 +161,36 @@ def stochastic_beam(prior, width: int, generator: torch.Generator) -> tuple[Tens
         if longer.codes.shape[1] == math.prod(prior.grid):
             found.append((longer.codes, longer.classes, perturbed))
         else:
-            children = groups(prior, longer, log_prob, perturbed, width, generator, bound)
-            open_groups.extend(list(children)[::-1])
+            groups = children(prior, longer, log_prob, perturbed, width, generator, at_once, bound)
+            waiting.extend(list(groups)[::-1])
     codes, classes, perturbed = (torch.cat(part) for part in zip(*found, strict=True))
     order = perturbed.argsort(descending=True)[:width]
     return codes[order].unflatten(1, prior.grid), classes[order]
 
 
-def smallest_of_best(values: Tensor, n: int) -> float:
-    """The n-th largest of the values, −inf where there are fewer."""
-    return values.topk(n).values[-1].item() if n <= len(values) else -math.inf
+class Children(NamedTuple):
+    """n prefixes, each one code longer than one of `prefixes`."""
+
+    prefixes: Any
+    parents: Tensor  # [n]
+    codes: Tensor  # [n]
+    log_prob: Tensor  # [n], log p(c, z_<=i)
+    perturbed: Tensor  # [n], the same with noise
 
 
-def groups(
-    prior,
-    prefixes,
-    log_prob: Tensor,
-    perturbed: Tensor,
-    width: int,
-    generator: torch.Generator,
-    bound: float,
-) -> Iterator[tuple]:
-    """The children of n prefixes that can be among the `width` best, in groups, best first.
-
-    Of each group: the prefixes, and of its children plain and perturbed log p(c, z_<=i), parents
-    and codes.
-    """
-    K = prior.codebook_size
+def children(
+    prior, prefixes, log_prob: Tensor, perturbed: Tensor, width: int, generator: torch.Generator,
+    at_once: int, bound: float | Tensor = -math.inf,
+) -> Iterator[Children]:  # fmt: skip
+    """Of all children of prefixes those that can be among the `width` best, and are not below
+    `bound`: in groups of `at_once`, best first."""
     log_probs = log_prob[:, None] + prior.next_log_probs(prefixes)  # [n, K]
     noise = gumbel(log_probs.shape, generator, prior.device)
     scores = conditioned_on_max(log_probs + noise, perturbed).flatten()
     best, index = scores.topk(min(width, len(scores)))
-    index = index[best >= bound]
-    for part in index.split(GROUP):
-        yield prefixes, log_probs.flatten()[part], scores[part], part // K, part % K
+    for part in index[best >= bound].split(at_once):
+        parents, codes = part // prior.codebook_size, part % prior.codebook_size
+        yield Children(prefixes, parents, codes, log_probs.flatten()[part], scores[part])
 
 
 def conditioned_on_max(perturbed: Tensor, maximum: Tensor) -> Tensor:

@@ -5,22 +5,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CHUNK = 2**16  # latents given at once
-PREFIXES = 2**11  # prefixes, counted once a class, that are extended at once
+ENUMERABLE = 2**20  # latents up to which selections hold all of them
+PREFIXES = 2**11  # that are extended at once, counted once a class
 
 
-def enumerate_latents(prior, chunk: int = CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
+def enumerate_latents(prior, at_once: int = PREFIXES) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (codes int64 [n, H, W], log p(z|c) float64 [n, C], nats) in lexicographic order.
 
     Codes count up in row-major order, the last position fastest. The conditionals of each prefix
-    and class are evaluated once, C * (1 + K + ... + K^(HW-1)) prefixes in all. Depth first over
-    chunks of prefixes: memory grows with the chunk (n <= chunk, or K where that is more) and the
-    depth HW, not with K^(HW).
+    and class are evaluated once, C * (1 + K + ... + K^(HW-1)) prefixes in all. Depth first, with
+    `at_once` prefixes at a time: memory grows with these and the depth HW, not with K^(HW).
     """
     classes = torch.arange(prior.n_classes, device=prior.device)
     totals = torch.zeros(1, prior.n_classes, dtype=torch.float64, device=prior.device)
-    width = max(1, min(chunk // prior.codebook_size, PREFIXES // prior.n_classes))
-    yield from expand(prior, prior.begin(classes), totals, width)
+    yield from expand(prior, prior.begin(classes), totals, max(1, at_once // prior.n_classes))
 
 
 def expand(prior, prefixes, totals: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:

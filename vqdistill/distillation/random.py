@@ -10,12 +10,11 @@ from vqdistill.distillation.base import (
     n_latents,
     new_rows,
 )
-from vqdistill.distillation.enumeration import codes_of
+from vqdistill.distillation.enumeration import ENUMERABLE, codes_of
 
 PREFIXES_ARE_MODELS = True
 
-PERMUTABLE = 2**20  # latents up to which a random permutation of all is drawn
-BATCH = 1024
+BATCH = 1024  # draws at once
 
 
 def select(
@@ -26,7 +25,7 @@ def select(
     Raises InputError where N is not in 1 to K^(HW).
     """
     check_n_components(prior, n_components)
-    if n_latents(prior) <= PERMUTABLE:
+    if n_latents(prior) <= ENUMERABLE:
         order = torch.randperm(n_latents(prior), generator=generator, device=generator.device)
         codes = codes_of(order[:n_components], prior.codebook_size, prior.grid)
     else:
