@@ -17,7 +17,7 @@ class GradientTrainer:
     tuple of tensors. The generator draws the order, the noise and whatever the loss samples; in
     validation a generator that is seeded alike each time stands in for it.
 
-    On a GPU a training step is recorded and replayed, for which a loss must neither wait for the
+    On a GPU a training step is recorded as a CUDA graph, for which a loss must neither wait for the
     device nor copy from the host; a model whose loss does says `recordable = False`.
     """
 
@@ -39,28 +39,28 @@ class GradientTrainer:
 
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         self.model.train()
-        means = _Means()
+        n, sums = 0, 0.0  # of examples; kept on the device until they are asked for
         for batch in map(_as_tuple, self.batches(self.generator)):
             values = self.step(*batch)
-            means.add(len(batch[0]), values)
+            n, sums = n + len(batch[0]), sums + len(batch[0]) * values
             progress(values[0])
         if hasattr(self.model, "after_epoch"):
             self.model.after_epoch(self.generator)
-        return means.named(self.names)
+        return dict(zip(self.names, (sums / n).tolist(), strict=True))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         self.model.eval()
-        means, names = _Means(), []
+        n, sums, names = 0, 0.0, []
         generator = torch.Generator(device=self.generator.device).manual_seed(0)
         for batch in map(_as_tuple, self.validation_batches()):
             _, names, values = self._loss(batch, generator)
-            means.add(len(batch[0]), values)
-        return means.named(names)
+            n, sums = n + len(batch[0]), sums + len(batch[0]) * values
+        return dict(zip(names, (sums / n).tolist(), strict=True))
 
     def _step(self, *batch: Tensor) -> Tensor:
         """Move the parameters by the gradient of one batch; the loss and its parts [1 + parts]."""
-        self.optimiser.zero_grad()
+        self.model.zero_grad()
         loss, self.names, values = self._loss(batch, self.generator)
         loss.backward()
         self.optimiser.step()
@@ -75,16 +75,13 @@ class GradientTrainer:
 
     def state(self) -> dict[str, Tensor]:
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        state |= {f"adam/{name}": tensor for name, tensor in self.optimiser.state().items()}
-        return state | {"generator": self.generator.get_state()}
+        return state | self.optimiser.state | {"generator": self.generator.get_state()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        parts = {"model": {}, "adam": {}, "generator": {}}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            parts[kind][rest] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.optimiser.load_state(parts["adam"])
+        names = self.model.state_dict()
+        self.model.load_state_dict({name: tensors[f"model/{name}"] for name in names})
+        for name, tensor in self.optimiser.state.items():
+            tensor.copy_(tensors[name])
         self.generator.set_state(tensors["generator"])
 
     def weights(self) -> dict[str, Tensor]:
@@ -95,71 +92,32 @@ class Adam:
     """Adam (Kingma and Ba 2015) with L2 weight decay: torch's fused kernel, its state by name.
 
     torch.optim.Adam would give the same numbers, but its class imports torch's compiler, which
-    takes longer than many a training here.
+    takes longer than many a training of the quick preset.
     """
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.parameters = dict(model.named_parameters())
-        self.means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        self.squares = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        self.steps = {
-            name: p.new_zeros((), dtype=torch.float32) for name, p in self.parameters.items()
-        }
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        self.settings = {"lr": learning_rate, "weight_decay": weight_decay, "eps": 1e-8}
+        self.state: dict[str, Tensor] = {}
+        for name, p in self.parameters.items():
+            self.state[f"mean/{name}"] = torch.zeros_like(p, requires_grad=False)
+            self.state[f"square/{name}"] = torch.zeros_like(p, requires_grad=False)
+            self.state[f"step/{name}"] = p.new_zeros((), dtype=torch.float32)
 
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters that have a gradient."""
-        names = [name for name, p in self.parameters.items() if p.grad is not None]
-        adam(
-            [self.parameters[name] for name in names],
-            [self.parameters[name].grad for name in names],
-            [self.means[name] for name in names],
-            [self.squares[name] for name in names],
-            [],
-            [self.steps[name] for name in names],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            maximize=False,
+        moved = {name: p for name, p in self.parameters.items() if p.grad is not None}
+        means, squares, steps = (
+            [self.state[f"{kind}/{name}"] for name in moved] for kind in ("mean", "square", "step")
         )
-
-    def state(self) -> dict[str, Tensor]:
-        slots = {"mean": self.means, "square": self.squares, "step": self.steps}
-        return {
-            f"{slot}/{name}": tensor for slot, of in slots.items() for name, tensor in of.items()
-        }
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in self.state().items():
-            tensor.copy_(tensors[name])
+        parameters, gradients = [*moved.values()], [p.grad for p in moved.values()]
+        rest = {"beta1": 0.9, "beta2": 0.999, "amsgrad": False, "maximize": False, "fused": True}
+        adam(parameters, gradients, means, squares, [], steps, **rest, **self.settings)
 
 
 def _as_tuple(batch: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return batch if isinstance(batch, tuple) else (batch,)
-
-
-class _Means:
-    """Means over batches of different sizes, kept on the device until they are asked for."""
-
-    def __init__(self) -> None:
-        self.n, self.sums = 0, 0.0
-
-    def add(self, n: int, values: Tensor) -> None:
-        self.n += n
-        self.sums = self.sums + n * values
-
-    def named(self, names: list[str]) -> dict[str, float]:
-        return dict(zip(names, (self.sums / self.n).tolist(), strict=True))
 
 
 def in_batches(size: int, *tensors: Tensor) -> Callable[[], Iterator[tuple[Tensor, ...]]]:

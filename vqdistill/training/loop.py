@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from vqdistill.errors import InputError, TrainingError
 from vqdistill.files import read_tensors, write_tensors
+from vqdistill.settings import Training
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +46,6 @@ class Trainer(Protocol):
 
 
 @dataclass(frozen=True)
-class Stopping:
-    """When training ends: at most `max_epochs`, or after `patience` epochs without a gain of
-    `min_improvement` in the validation loss."""
-
-    max_epochs: int
-    patience: int
-    min_improvement: float
-
-
-@dataclass(frozen=True)
 class Fitted:
     """A finished training: the best epoch's weights and how it went."""
 
@@ -65,24 +56,25 @@ class Fitted:
     stopped_by: str  # 'patience' or 'epoch limit'
 
 
-def fit(trainer: Trainer, stopping: Stopping, checkpoint: Path, key: str) -> Fitted:
-    """Train until `stopping` says so, and return the weights of the best epoch.
+def fit(trainer: Trainer, training: Training, checkpoint: Path, key: str) -> Fitted:
+    """Train until the stopping rule ends it, and return the weights of the best epoch.
 
-    After each epoch the whole state goes to `checkpoint`. If that file is there already and was
-    made under the same `key` (a digest of settings, seed, data and code), training goes on from
-    it, to the bit as if it had not been interrupted. The file stays; its owner removes it when
-    the results are written. Raises TrainingError where a loss is not finite.
+    Training ends at `max_epochs`, or after `patience` epochs without a gain of `min_improvement` in
+    the validation loss. After each epoch the whole state goes to `checkpoint`. If that file is
+    there already and was made under the same `key` (a digest of settings, seed, data and code),
+    training goes on from it, to the bit as if it had not been interrupted. The file stays; its
+    owner removes it when the results are written. Raises TrainingError where a loss is not finite.
     """
     history, best = _resume(trainer, checkpoint, key)
-    while not (stopped_by := _stopped_by(history, stopping)):
+    while not (stopped_by := _stopped_by(history, training)):
         epoch = len(history) + 1
-        history.append(_one_epoch(trainer, epoch, stopping, history))
-        if best_epoch(history, stopping.min_improvement) == epoch:
+        history.append(_one_epoch(trainer, epoch, training, history))
+        if best_epoch(history, training.min_improvement) == epoch:
             best = {name: tensor.detach().clone() for name, tensor in trainer.weights().items()}
         tensors = {f"state/{name}": tensor for name, tensor in trainer.state().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
         write_tensors(checkpoint, tensors, {"key": key, "history": history})
-    epoch = best_epoch(history, stopping.min_improvement)
+    epoch = best_epoch(history, training.min_improvement)
     log.info("stopped by %s after epoch %d; best epoch %d", stopped_by, len(history), epoch)
     return Fitted(best, history, epoch, history[epoch - 1]["validation_loss"], stopped_by)
 
@@ -97,11 +89,11 @@ def best_epoch(history: list[dict[str, float]], min_improvement: float) -> int:
     return best
 
 
-def _stopped_by(history: list[dict[str, float]], stopping: Stopping) -> str:
-    waited = len(history) - best_epoch(history, stopping.min_improvement)
-    if history and waited >= stopping.patience:
+def _stopped_by(history: list[dict[str, float]], training: Training) -> str:
+    waited = len(history) - best_epoch(history, training.min_improvement)
+    if history and waited >= training.patience:
         return "patience"
-    return "epoch limit" if len(history) >= stopping.max_epochs else ""
+    return "epoch limit" if len(history) >= training.max_epochs else ""
 
 
 def _resume(trainer: Trainer, checkpoint: Path, key: str) -> tuple[list, dict[str, Tensor]]:
@@ -116,25 +108,25 @@ def _resume(trainer: Trainer, checkpoint: Path, key: str) -> tuple[list, dict[st
     if metadata.get("key") != key:
         log.info("%s belongs to other settings, data or code; training starts anew", checkpoint)
         return [], {}
-    trainer.load_state(
-        {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("state/")}
-    )
-    history = metadata["history"]
-    log.info("going on from %s after epoch %d", checkpoint, len(history))
-    return history, {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+    parts: dict[str, dict[str, Tensor]] = {"state": {}, "best": {}}
+    for name, tensor in tensors.items():
+        part, _, name = name.partition("/")
+        parts[part][name] = tensor
+    trainer.load_state(parts["state"])
+    log.info("going on from %s after epoch %d", checkpoint, len(metadata["history"]))
+    return metadata["history"], parts["best"]
 
 
-def _one_epoch(trainer: Trainer, epoch: int, stopping: Stopping, history: list) -> dict[str, float]:
+def _one_epoch(trainer: Trainer, epoch: int, training: Training, history: list) -> dict[str, float]:
     started = time.perf_counter()
-    with _bar(f"epoch {epoch}/{stopping.max_epochs}") as bar:
-        training = trainer.train_epoch(bar.step)
-    validation = trainer.validate()
+    with _bar(f"epoch {epoch}/{training.max_epochs}") as bar:
+        means = {"train": trainer.train_epoch(bar.step)}
+    means["validation"] = trainer.validate()
     row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
-    row |= {f"train_{name}": value for name, value in training.items()}
-    row |= {f"validation_{name}": value for name, value in validation.items()}
+    row |= {f"{part}_{name}": v for part, values in means.items() for name, v in values.items()}
     for name in ("train_loss", "validation_loss"):
         if not math.isfinite(row[name]):
-            best = f", the best {best_epoch(history, stopping.min_improvement)}" if history else ""
+            best = f", the best {best_epoch(history, training.min_improvement)}" if history else ""
             raise TrainingError(
                 f"{name.replace('_', ' ')} is {row[name]} in epoch {epoch}{bar.first_bad()};"
                 f" the last good epoch is {epoch - 1 or 'none'}{best};"
@@ -142,7 +134,7 @@ def _one_epoch(trainer: Trainer, epoch: int, stopping: Stopping, history: list) 
             )
     log.info(
         "epoch %d/%d  train %.4f  validation %.4f  %.1f s",
-        epoch, stopping.max_epochs, row["train_loss"], row["validation_loss"], row["seconds"],
+        epoch, training.max_epochs, row["train_loss"], row["validation_loss"], row["seconds"],
     )  # fmt: skip
     return row
 
