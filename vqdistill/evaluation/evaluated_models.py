@@ -108,10 +108,8 @@ def distilled_models(
     for n, mixture in mixtures.items():
         weights = {"uniform": uniform_log_weights(n, mixture.log_weights.device)}
         weights["prior"] = torch.log_softmax(log_priors[n], 0)
-        read = tuple(sizes) if len(mixtures) == 1 else (n,)
-        found.append(EvaluatedModels(
-            method, mixture, sizes=read, log_weights=weights, log_prior=log_priors[n], **keys
-        ))  # fmt: skip
+        keys |= {"sizes": tuple(sizes) if len(mixtures) == 1 else (n,), "log_prior": log_priors[n]}
+        found.append(EvaluatedModels(method, mixture, log_weights=weights, **keys))
     return found
 
 

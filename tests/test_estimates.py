@@ -1,0 +1,99 @@
+"""Plans: all jobs are counted, and what was measured is what is planned."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from helpers import ROOT
+from snakemake.utils import update_config
+
+from vqdistill.config import checked
+from vqdistill.estimates import MEASURED, START_SECONDS, by_rule, estimates, jobs, measured_jobs
+from vqdistill.files import read_csv
+
+
+def resolved(preset: str = "", **changes):
+    """The paper's experiment, with a preset and changes on top."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    if preset:
+        of_preset = (ROOT / f"workflow/presets/{preset}.yaml").read_text()
+        update_config(config, yaml.safe_load(of_preset))
+    update_config(config, changes)
+    return checked(config)
+
+
+def records(experiment, **facts) -> list[dict]:
+    """One record of each job, each of another duration."""
+    found = []
+    for number, job in enumerate(jobs(experiment).to_dict("records")):
+        kind, *rest = job["name"].split("-")  # "-" alone has no model
+        record = {"step": job["rule"], "device": "cpu", "epochs_run": job["epochs"]}
+        record |= {"wall_seconds": 10.0 + number, "peak_memory_mb": 1000.0}
+        if len(rest) > 1:
+            record |= {"grid": rest[0], "codebook_size": int(rest[1].removeprefix("K"))}
+        if kind:
+            record |= {"model": kind, "size": int(rest[0]) if len(rest) == 1 else 0}
+        found.append(record | facts)
+    return found
+
+
+def test_all_jobs_of_the_paper_are_counted():
+    table = jobs(resolved())
+    counts = Counter()
+    for rule, number in zip(table["rule"], table["jobs"], strict=True):
+        counts[rule] += number
+    teachers = dict.fromkeys(("train_vqvae", "train_prior", "distil", "evaluate_teacher"), 35)
+    baselines = dict.fromkeys(("train_baseline", "evaluate_baseline"), 30)
+    assert counts == {"prepare_data": 1, "train_classifier": 1} | teachers | baselines
+    assert (table[["work", "disk_mb"]] > 0).all(axis=None)
+
+
+def test_an_experiment_that_was_measured_is_planned_as_it_was():
+    quick = resolved("quick")
+    planned = estimates(quick, measured_jobs(quick, records(quick)))
+    seconds = planned["cpu_hours"].to_numpy() * 3600
+    assert seconds == pytest.approx(START_SECONDS + 10 + np.arange(len(planned)))
+    assert planned["gpu_hours"].isna().all()
+    assert (planned["memory_mb"] == 1000).all()
+    sums = by_rule(planned).set_index("rule")
+    assert sums.loc["total", "jobs"] == 82
+    assert sums.loc["total", "cpu_hours"] == pytest.approx(sums["cpu_hours"].iloc[:-1].sum())
+    assert np.isnan(sums.loc["total", "gpu_hours"])
+
+
+def test_time_grows_with_epochs_and_epochs_not_run_do_not_count():
+    short, long = (
+        resolved("quick", prior={"training": {"max_epochs": epochs}}) for epochs in (10, 40)
+    )
+    measured = measured_jobs(short, records(short, epochs_run=5, wall_seconds=60.0))
+    hours = estimates(long, measured).set_index("rule").loc["train_prior", "cpu_hours"]
+    assert hours.to_numpy() * 3600 == pytest.approx(START_SECONDS + 60 * 40 / 5)
+
+
+def test_hours_on_gpus_come_from_gpus_alone():
+    quick = resolved("quick")
+    on_gpu = records(quick, device="NVIDIA H200", wall_seconds=7.0)
+    planned = estimates(quick, measured_jobs(quick, records(quick) + on_gpu))
+    assert planned["gpu_hours"].to_numpy() * 3600 == pytest.approx(START_SECONDS + 7.0)
+    seconds = planned["cpu_hours"].to_numpy() * 3600
+    assert seconds == pytest.approx(START_SECONDS + 10 + np.arange(len(planned)))
+
+
+def test_larger_networks_need_more_time_memory_and_disk():
+    small, large = resolved("laptop"), resolved()
+    measured = measured_jobs(small, records(small, wall_seconds=10.0))
+    prior = estimates(large, measured).set_index("name").loc["prior-4x4-K4096"]
+    assert prior["cpu_hours"] * 3600 > 10 * 72e6 / 0.2e6
+    assert prior["memory_mb"] > 1000 + 6 * 4 * 70
+    assert prior["disk_mb"] > 4 * 70
+
+
+@pytest.mark.parametrize("preset", ["", "quick", "laptop"])
+def test_committed_measurements_suffice_for_our_experiments(preset):
+    paths = sorted((ROOT / "workflow/measured").glob("*.csv"))
+    measured = pd.concat([read_csv(path) for path in paths])
+    assert list(measured.columns) == MEASURED
+    planned = estimates(resolved(preset), measured)
+    assert (planned[["cpu_hours", "memory_mb"]] > 0).all(axis=None)
