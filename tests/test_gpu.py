@@ -4,16 +4,18 @@ import copy
 
 import pytest
 import torch
+from helpers import seeded
 
+from vqdistill import settings
+from vqdistill.baselines import continuous_mixture, einet
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, StreamedMixture
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches, CodeBatches
 from vqdistill.distillation import dmbs, dmrs
-from vqdistill.baselines import continuous_mixture, einet
 from vqdistill.models.classifier import Classifier
-from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
-from vqdistill.models.vqvae import VQVAE, VQVAESettings
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.models.vqvae import VQVAE
 from vqdistill.provenance import loading
 from vqdistill.randomness import drawn_seed
 from vqdistill.steps.job import compute_device
@@ -31,10 +33,6 @@ def device():
     torch.set_flush_denormal(False)
 
 
-def seeded(seed=0, device="cpu"):
-    return torch.Generator(device=device).manual_seed(seed)
-
-
 def grey_images():
     return torch.randint(256, (N, 784), generator=seeded(), dtype=torch.uint8)
 
@@ -49,16 +47,16 @@ def codes(grid):
 
 def vqvae(grid, codebook_size=K):
     channels = {(2, 2): (32, 64, 128, 256), (4, 4): (128, 256, 512)}[grid]
-    return VQVAE(SHAPE, VQVAESettings(grid, codebook_size, channels))
+    return VQVAE(SHAPE, settings.VQVAE(grid=grid, codebook_size=codebook_size, channels=channels))
 
 
 def prior(grid):
-    return PixelCNN(K, grid, 10, PixelCNNSettings(64, 4, 64))
+    return PixelCNN(settings.Prior(grid=grid, codebook_size=K, width=64, layers=4, head=64), 10)
 
 
 def cm():
-    settings = continuous_mixture.Settings(channels=(32, 16, 8, 2), points=512, chunk=256)
-    return continuous_mixture.build(SHAPE, settings)
+    small = settings.ContinuousMixture(channels=(32, 16, 8, 2), points=512, chunk=256)
+    return continuous_mixture.build(SHAPE, small)
 
 
 MODELS = {
@@ -82,7 +80,9 @@ def batches_of(name, device):
 
 def model_of(name):
     torch.manual_seed(0)
-    return Classifier(SHAPE, 10, 16) if name == "classifier" else MODELS[name]()[0]
+    return (
+        Classifier(SHAPE, 10, settings.Classifier()) if name == "classifier" else MODELS[name]()[0]
+    )
 
 
 def doubled(batch):
@@ -240,9 +240,9 @@ def test_recorded_steps_of_em_train_like_plain_ones(size, device):
     def fitted(recorded):
         torch.manual_seed(0)
         model = EiNet(poon_domingos(SHAPE, 7), size).to(device)
-        settings = einet.Settings(size=size, pixels_per_step=7, em_every=2)
+        own = einet.Settings(size=size, pixels_per_step=7, em_every=2)
         batches = Batches(grey_images().to(device), 256, BATCH)
-        trainer = einet.trainer(model, batches, images().to(device), seeded(3, device), settings)
+        trainer = einet.trainer(model, batches, images().to(device), seeded(3, device), own)
         if not recorded:
             trainer.count = trainer._count
         return [trainer.train_epoch(lambda loss: None)["loss"] for _ in range(3)]
@@ -256,8 +256,8 @@ def test_no_batch_waits_for_the_device(name, device):
     if name == "einet":
         model = EiNet(poon_domingos(SHAPE, 7), 4).to(device)
         batches = Batches(grey_images().to(device), 256, BATCH)
-        settings = einet.Settings(size=4, pixels_per_step=7)
-        step = einet.trainer(model, batches, images(), seeded(3, device), settings).count
+        own = einet.Settings(size=4, pixels_per_step=7)
+        step = einet.trainer(model, batches, images(), seeded(3, device), own).count
     else:
         model = model_of(name).to(device)
         batches = batches_of(name, device)

@@ -3,24 +3,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import refusal, seeded
 from scipy.special import logsumexp
 from scipy.stats import kstest, norm
 
-from vqdistill.baselines.continuous_mixture import Settings, build, circuit, normal_points, trainer
-from vqdistill.circuits.base import MAX_STD, MIN_STD
-from vqdistill.errors import InputError
 from vqdistill.baselines import continuous_mixture
-
-SMALL = Settings(latent_dimension=3, channels=(6, 4, 2), points=32, chunk=8)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from vqdistill.baselines.continuous_mixture import Settings, build, circuit, normal_points, trainer
+from vqdistill.circuits.gaussian import MAX_STD, MIN_STD
+from vqdistill.models.architectures import decoder_sides
 
 
 def small_model(**changes):
     torch.manual_seed(0)
-    return build((8, 8), Settings(**{**SMALL.__dict__, **changes}))
+    sizes = {"latent_dimension": 3, "channels": (6, 4, 2), "points": 32, "chunk": 8}
+    return build((8, 8), Settings(**(sizes | changes)))
 
 
 def images(n=5):
@@ -30,7 +26,6 @@ def images(n=5):
 def test_published_decoder():
     model = build((28, 28), Settings())
     assert sum(p.numel() for p in model.parameters()) == 327_552  # published: about 328 k
-    assert continuous_mixture.decoder_sides((28, 28)) == [1, 3, 7, 15, 31]
     last = model.decoder[-1]
     assert (last.padding, last.output_padding) == ((2, 2), (1, 1))
     assert model.decode(torch.randn(2, 16))[0].shape == (2, 784)
@@ -38,7 +33,7 @@ def test_published_decoder():
 
 @pytest.mark.parametrize("shape", [(8, 8), (7, 7), (9, 12), (28, 28), (3, 2), (15, 4)])
 def test_every_pixel_depends_on_the_latents(shape):
-    n_layers = len(continuous_mixture.decoder_sides(shape)) - 1
+    n_layers = len(decoder_sides(shape)) - 1
     torch.manual_seed(0)
     model = build(shape, Settings(channels=(*[4] * (n_layers - 1), 2), points=8))
     means, log_stds = model.decode(torch.randn(50, 16))
@@ -176,7 +171,7 @@ def test_smaller_circuits_are_prefixes():
     assert (parts[0] - parts[1]).abs().max() > 1e-2
 
 
-def test_learner_trains_and_validates_on_all_images(monkeypatch):
+def test_it_trains_and_validates_on_all_images(monkeypatch):
     monkeypatch.setattr(continuous_mixture, "VALIDATION_ENTRIES", 3 * 32)
     model, x = small_model(learning_rate=1e-2), images(7)
     trained = trainer(model, lambda g: [x], x, seeded(), model.settings)
@@ -189,16 +184,5 @@ def test_learner_trains_and_validates_on_all_images(monkeypatch):
     assert trained.validate() == trained.validate()
 
 
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"channels": (8, 2)}, "channels"),
-        ({"channels": (8, 4, 3)}, "channels"),
-        ({"points": 0}, "points"),
-        ({"chunk": 12}, "chunk"),
-        ({"objective": "elbo"}, "objective"),
-    ],
-)
-def test_impossible_settings(changes, match):
-    with pytest.raises(InputError, match=match):
-        small_model(**changes)
+def test_impossible_channels():
+    assert "channels" in refusal(small_model, channels=(8, 2))

@@ -3,9 +3,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vqdistill.data import Batches
-from vqdistill.errors import InputError
 from vqdistill.baselines import einet
+from vqdistill.data import Batches
 
 
 def structured_images(n, seed=0):
@@ -22,7 +21,7 @@ def small_model(size=3, seed=0):
     return einet.build((4, 4), einet.Settings(size=size, pixels_per_step=2))
 
 
-def small_learner(model, seed=0, **settings):
+def small_trainer(model, seed=0, **settings):
     levels = (structured_images(200) * 256).to(torch.uint8)
     generator = torch.Generator().manual_seed(seed)
     settings = einet.Settings(size=model.size, pixels_per_step=2, **settings)
@@ -137,7 +136,7 @@ def test_units_that_no_image_uses_stay_as_they_are():
 
 def test_training_finds_the_two_kinds_of_images():
     model = small_model(4)
-    trainer = small_learner(model, em_every=3)
+    trainer = small_trainer(model, em_every=3)
     losses = [trainer.train_epoch(lambda loss: None)["loss"] for _ in range(40)]
     x = structured_images(2000, 5)
     left = torch.arange(16) % 4 < 2
@@ -155,32 +154,32 @@ def test_training_finds_the_two_kinds_of_images():
 
 def test_an_epoch_has_evenly_spread_steps_and_tells_every_batch():
     model = small_model()
-    trainer = small_learner(model, em_every=2)  # 7 batches, 4 steps
-    after = [n for n in range(1, 8) if trainer._step_after(n) > trainer._step_after(n - 1)]
+    trainer = small_trainer(model, em_every=2)  # 7 batches, 4 steps
+    after = [n for n in range(1, 8) if trainer.steps_after(n) > trainer.steps_after(n - 1)]
     assert after == [2, 4, 6, 7]
     losses = []
     result = trainer.train_epoch(losses.append)
     assert len(losses) == 7
     assert all(loss.ndim == 0 for loss in losses)
     assert min(losses).item() <= result["loss"] <= max(losses).item()
-    assert small_learner(model, em_every=1000).steps == 1
+    assert small_trainer(model, em_every=1000).steps == 1
 
 
 def test_validation_is_the_mean_log_likelihood():
-    trainer = small_learner(small_model())
+    trainer = small_trainer(small_model())
     expected = -trainer.model.log_prob(trainer.validation_x).mean().item()
     assert trainer.validate() == {"loss": pytest.approx(expected)}
 
 
 def test_a_resumed_training_equals_an_undisturbed_one_to_the_bit():
-    whole = small_learner(small_model())
+    whole = small_trainer(small_model())
     for _ in range(4):
         whole.train_epoch(lambda loss: None)
-    first = small_learner(small_model())
+    first = small_trainer(small_model())
     for _ in range(2):
         first.train_epoch(lambda loss: None)
     saved = {name: tensor.clone() for name, tensor in first.state().items()}
-    resumed = small_learner(small_model(seed=9), seed=9)
+    resumed = small_trainer(small_model(seed=9), seed=9)
     resumed.load_state(saved)
     for _ in range(2):
         resumed.train_epoch(lambda loss: None)
@@ -192,17 +191,3 @@ def test_the_global_seed_decides_the_initial_model():
     states = [small_model(seed=seed).state_dict() for seed in (0, 0, 1)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["leaves.means"], states[2]["leaves.means"])
-
-
-def test_the_model_is_its_circuit():
-    model = small_model()
-    assert einet.circuit(model, 16, torch.Generator()) is model
-    assert not einet.PREFIXES_ARE_MODELS
-
-
-@pytest.mark.parametrize(
-    "bad", [{"size": 0}, {"em_step_size": 0.0}, {"em_step_size": 1.5}, {"em_every": 0}]
-)
-def test_bad_settings_are_refused(bad):
-    with pytest.raises(InputError, match="EiNet settings"):
-        einet.Settings(**bad)

@@ -10,8 +10,9 @@ from torch import nn
 from vqdistill.data import Batches
 from vqdistill.errors import TrainingError
 from vqdistill.files import read_tensors
+from vqdistill.settings import Training
 from vqdistill.training.gradient import Adam, GradientTrainer, in_batches
-from vqdistill.training.loop import Stopping, best_epoch, fit
+from vqdistill.training.loop import best_epoch, fit
 
 
 class Scripted:
@@ -39,9 +40,17 @@ class Scripted:
         return {"epoch": self.epoch}
 
 
+def stopping(max_epochs, patience, min_improvement):
+    return Training(max_epochs=max_epochs, patience=patience, min_improvement=min_improvement)
+
+
 def run(tmp_path, losses, max_epochs=100, patience=3, min_improvement=0.1):
-    stopping = Stopping(max_epochs, patience, min_improvement)
-    return fit(Scripted(losses), stopping, tmp_path / "checkpoint.safetensors", "key")
+    return fit(
+        Scripted(losses),
+        stopping(max_epochs, patience, min_improvement),
+        tmp_path / "checkpoint.safetensors",
+        "key",
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +97,7 @@ def test_a_loss_that_is_not_finite(tmp_path, value, which):
     trainer = Scripted(losses["validation"], losses["train"])
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(TrainingError) as error:
-        fit(trainer, Stopping(100, 10, 0.1), path, "key")
+        fit(trainer, stopping(100, 10, 0.1), path, "key")
     message = str(error.value)
     assert "\n" not in message
     assert "epoch 4" in message
@@ -133,7 +142,7 @@ def trainer(seed=0):
     return GradientTrainer(Regression(), batches, validation, generator, 1e-2, 1e-4)
 
 
-STOPPING = Stopping(6, 10, 1e-3)
+STOPPING = stopping(6, 10, 1e-3)
 
 
 def without_time(fitted):
