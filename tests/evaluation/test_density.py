@@ -1,34 +1,35 @@
-"""Rows of density.csv against direct computation, and what a subject is."""
+"""Rows of density.csv against direct computation, and which models a circuit holds."""
 
 import math
 
 import pytest
 import torch
+from helpers import seeded
 
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.evaluation.density import density_rows
-from vqdistill.evaluation.evaluated_models import Subject, distilled_subjects, exact_subject
+from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
 
 D, LEVELS = 16, 17
 SIZES = [1, 3, 8]
 
 
 def mixture(n=8, seed=0):
-    g = torch.Generator().manual_seed(seed)
+    g = seeded(seed)
     parameters = torch.rand(n, D, generator=g), -2 * torch.rand(n, D, generator=g)
     return Mixture(uniform_log_weights(n), *parameters)
 
 
 def log_prior_of(n=8, seed=5):
     """log p(z) of some of many latents: they sum to much less than one."""
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed)).double() * 2 - 9
+    return torch.randn(n, generator=seeded(seed)).double() * 2 - 9
 
 
 @pytest.fixture
 def evaluated():
-    g = torch.Generator().manual_seed(1)
+    g = seeded(1)
     return {split: torch.rand(n, D, generator=g) for split, n in (("test", 7), ("train", 4))}
 
 
@@ -39,11 +40,11 @@ def direct(model, weights, x):
     return terms.logsumexp(1)
 
 
-def rows_of(subject, evaluated):
+def rows_of(models, evaluated):
     return [
         row
         for split, x in evaluated.items()
-        for row in density_rows(subject, subject.log_probs(x), split, LEVELS)
+        for row in density_rows(models, models.log_probs(x), split, LEVELS)
     ]
 
 
@@ -58,10 +59,10 @@ def check_row(row, log_prob, n_parameters):
 
 def test_rows_of_a_nested_selection(evaluated):
     full, log_prior = mixture(), log_prior_of()
-    (subject,) = distilled_subjects(
+    (models,) = distilled_models(
         "dmrs", {8: full}, SIZES, {8: log_prior}, grid="2x2", codebook_size=5
     )
-    rows = rows_of(subject, evaluated)
+    rows = rows_of(models, evaluated)
     assert len(rows) == 2 * 3 * 2
     keys = ("method", "grid", "codebook_size", "size")
     assert {tuple(row[k] for k in keys) for row in rows} == {("dmrs", "2x2", 5, 0)}
@@ -77,12 +78,12 @@ def test_rows_of_a_nested_selection(evaluated):
 def test_rows_of_a_selection_that_does_not_nest(evaluated):
     mixtures = {n: mixture(n, seed=n) for n in SIZES}
     log_priors = {n: log_prior_of(n, seed=n) for n in SIZES}
-    subjects = distilled_subjects("dmbs", mixtures, SIZES, log_priors)
-    assert [subject.sizes for subject in subjects] == [(1,), (3,), (8,)]
-    for subject, n in zip(subjects, SIZES, strict=True):
-        assert subject.model(n) is mixtures[n]
-        assert torch.equal(subject.log_prior, log_priors[n])
-        rows = rows_of(subject, evaluated)
+    circuits = distilled_models("dmbs", mixtures, SIZES, log_priors)
+    assert [models.sizes for models in circuits] == [(1,), (3,), (8,)]
+    for models, n in zip(circuits, SIZES, strict=True):
+        assert models.model(n) is mixtures[n]
+        assert torch.equal(models.log_prior, log_priors[n])
+        rows = rows_of(models, evaluated)
         assert [(row["n_components"], row["weights"]) for row in rows] == [
             (n, "uniform"), (n, "prior")
         ] * 2  # fmt: skip
@@ -95,22 +96,22 @@ def test_rows_of_the_exact_model(evaluated):
     log_prior = log_prior_of().log_softmax(0)
     full = mixture()
     exact = Mixture(log_prior, full.means, full.log_stds)
-    subject = exact_subject(exact, grid="1x3", codebook_size=2)
-    assert subject.main_weights == "prior"
-    rows = rows_of(subject, {"test": evaluated["test"]})
+    models = exact_models(exact, grid="1x3", codebook_size=2)
+    assert models.main_weights == "prior"
+    rows = rows_of(models, {"test": evaluated["test"]})
     assert [(row["n_components"], row["weights"]) for row in rows] == [(8, "prior"), (8, "uniform")]
     check_row(rows[0], direct(full, log_prior, evaluated["test"]), 8 * 2 * D + 7)
     check_row(rows[1], direct(full, torch.zeros(8).double(), evaluated["test"]), 8 * 2 * D + 7)
-    assert subject.model(8) is exact
+    assert models.model(8) is exact
 
 
 def test_rows_of_a_circuit_that_is_no_mixture(evaluated):
     torch.manual_seed(0)
     circuit = EiNet(poon_domingos((4, 4), 2), 2)
-    subject = Subject("einet", circuit, size=2)
-    assert subject.main_weights == "learned"
-    assert subject.model(0) is circuit
-    rows = rows_of(subject, evaluated)
+    models = EvaluatedModels("einet", circuit, size=2)
+    assert models.main_weights == "learned"
+    assert models.model(0) is circuit
+    rows = rows_of(models, evaluated)
     assert [row["split"] for row in rows] == ["test", "train"]
     for row in rows:
         found = [row[k] for k in ("method", "grid", "codebook_size", "size", "n_components")]
@@ -119,11 +120,11 @@ def test_rows_of_a_circuit_that_is_no_mixture(evaluated):
         check_row(row, circuit.log_prob(evaluated[row["split"]]), circuit.n_parameters)
 
 
-def test_the_model_of_a_subject_is_its_first_components():
+def test_a_model_is_the_first_components():
     full = mixture()
-    (subject,) = distilled_subjects("dmrs", {8: full}, SIZES, {8: log_prior_of()})
-    assert subject.main_weights == "uniform"
-    assert subject.model(8) is full
-    small = subject.model(3)
+    (models,) = distilled_models("dmrs", {8: full}, SIZES, {8: log_prior_of()})
+    assert models.main_weights == "uniform"
+    assert models.model(8) is full
+    small = models.model(3)
     assert torch.equal(small.means, full.means[:3])
     torch.testing.assert_close(small.log_weights, uniform_log_weights(3))

@@ -1,13 +1,15 @@
-"""Inpainting: masks, conditional bits, errors, and scores with known values."""
+"""Inpainting: masks, conditional bits, errors, and metrics with known values."""
 
 import math
 
 import pytest
 import torch
+from helpers import seeded
 
-from vqdistill.circuits.mixture import Mixture
+from vqdistill.circuits.mixture import Mixture, uniform_log_weights
+from vqdistill.data import Images
 from vqdistill.evaluation import inpainting
-from vqdistill.evaluation.evaluated_models import Subject, distilled_subjects
+from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models
 from vqdistill.evaluation.inpainting import (
     coherence,
     hidden_masks,
@@ -21,17 +23,17 @@ SHAPE, D, LEVELS = (6, 8), 48, 17
 NAMES = ["left", "right", "top", "bottom", "centre"]
 
 
-def subject(n=6, sizes=(2, 6)):
-    g = torch.Generator().manual_seed(0)
+def evaluated(n=6, sizes=(2, 6)):
+    g = seeded()
     means, log_stds = torch.rand(n, D, generator=g), -1.5 * torch.rand(n, D, generator=g)
     weights = torch.randn(n, generator=g).double()
-    full = Mixture(torch.full((n,), -math.log(n)).double().log_softmax(0), means, log_stds)
-    return distilled_subjects("dmrs", {n: full}, list(sizes), {n: weights}, grid="2x2")[0]
+    full = Mixture(uniform_log_weights(n), means, log_stds)
+    return distilled_models("dmrs", {n: full}, list(sizes), {n: weights}, grid="2x2")[0]
 
 
 @pytest.fixture
 def x():
-    return torch.rand(9, D, generator=torch.Generator().manual_seed(1))
+    return torch.rand(9, D, generator=seeded(1))
 
 
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
@@ -45,7 +47,9 @@ def bright(images):
 def rows_of(one, x, sizes, n_scored=5, seed=3, classify=bright):
     observed = ~torch.stack([*hidden_masks(SHAPE).values()])
     _, marginals = joint_and_marginals(one, x, observed, set(sizes))
-    return list(inpainting_rows(one, x, LABELS, marginals, LEVELS, SHAPE, n_scored, classify, seed))
+    labels, none = {"test": LABELS}, torch.zeros(0)
+    images = Images("digits", "-", LEVELS, SHAPE, none, none, {"test": x}, labels)
+    return list(inpainting_rows(one, images, marginals, n_scored, classify, seed))
 
 
 # masks
@@ -77,7 +81,7 @@ def test_sizes_of_masks(shape, half, centre):
 
 def test_conditional_bits_of_hidden_pixels(x):
     """−log₂ p(x_u | x_o) / |u| + log₂ L, from explicit responsibilities."""
-    one = subject()
+    one = evaluated()
     for row in rows_of(one, x, (2, 6)):
         hidden = hidden_masks(SHAPE)[row["mask"]]
         model = one.model(row["n_components"])
@@ -92,7 +96,7 @@ def test_conditional_bits_of_hidden_pixels(x):
 
 
 def test_keys_of_rows(x):
-    rows = rows_of(subject(), x, (2, 6))
+    rows = rows_of(evaluated(), x, (2, 6))
     assert [(row["mask"], row["n_components"]) for row in rows] == [
         (name, n) for n in (2, 6) for name in NAMES
     ]
@@ -101,8 +105,8 @@ def test_keys_of_rows(x):
     assert all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
 
 
-def test_scores_of_rows_are_those_of_the_same_queries(x):
-    one, seed = subject(), 3
+def test_metrics_of_rows_are_those_of_the_same_queries(x):
+    one, seed = evaluated(), 3
     truth = inpainting.without_noise(x[:5], LEVELS)
     for row in rows_of(one, x, (6,), seed=seed):
         hidden, model = hidden_masks(SHAPE)[row["mask"]], one.model(6)
@@ -129,7 +133,7 @@ def test_the_classifier_sees_the_truth_where_it_is_observed(x):
         seen.append(images)
         return LABELS[: len(images)]
 
-    rows = rows_of(subject(), x, (6,), classify=classify)
+    rows = rows_of(evaluated(), x, (6,), classify=classify)
     truth = inpainting.without_noise(x[:5], LEVELS)
     for row, image in zip(rows, seen[::2], strict=True):
         observed = ~hidden_masks(SHAPE)[row["mask"]]
@@ -139,9 +143,9 @@ def test_the_classifier_sees_the_truth_where_it_is_observed(x):
 
 def test_rows_of_a_circuit_that_is_no_mixture_of_sizes(x):
     """Read as it is: no size, learned weights, and the same numbers as the mixture in it."""
-    mixture = subject().circuit
-    learned = rows_of(Subject("einet", mixture, size=4), x, (0,))
-    expected = rows_of(subject(), x, (6,))
+    mixture = evaluated().circuit
+    learned = rows_of(EvaluatedModels("einet", mixture, size=4), x, (0,))
+    expected = rows_of(evaluated(), x, (6,))
     for row, other in zip(learned, expected, strict=True):
         assert (row["method"], row["size"], row["n_components"]) == ("einet", 4, 0)
         assert row["weights"] == "learned"
@@ -150,7 +154,7 @@ def test_rows_of_a_circuit_that_is_no_mixture_of_sizes(x):
 
 
 def test_rows_depend_on_their_seed(x):
-    one = subject()
+    one = evaluated()
     assert rows_of(one, x, (6,)) == rows_of(one, x, (6,))
     first, other = (rows_of(one, x, (6,), seed=s) for s in (3, 4))
     assert any(
@@ -161,11 +165,11 @@ def test_rows_depend_on_their_seed(x):
     )
 
 
-# scores
+# metrics
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_truth_itself_scores_one(x, name):
+def test_the_truth_itself_has_ratios_of_one(x, name):
     hidden = hidden_masks(SHAPE)[name]
     assert sharpness(x, x, hidden, SHAPE) == 1.0
     assert coherence(x, x, hidden, SHAPE) == 1.0
@@ -229,7 +233,7 @@ def test_coherence_takes_observed_pixels_from_the_truth():
     assert coherence(spoiled, truth, hidden, SHAPE) == 1.0
 
 
-def test_black_images_have_finite_scores():
+def test_black_images_have_finite_metrics():
     """Tables hold no NaN: not even where the truth is flat."""
     hidden, flat = hidden_masks(SHAPE)["centre"], torch.zeros(2, D)
     assert math.isfinite(sharpness(flat, flat, hidden, SHAPE))
@@ -248,7 +252,7 @@ def test_first_of_each_class():
 
 
 def test_pictures(x):
-    circuit = subject().circuit
+    circuit = evaluated().circuit
     made = inpainting.pictures(circuit, x[:3], SHAPE, n_draws=2, n_free=4, seed=0)
     assert made["samples"].shape == (5, 3, 2, *SHAPE)
     assert made["means"].shape == (5, 3, *SHAPE)

@@ -1,0 +1,48 @@
+"""An evaluation as a whole: which models it reads, and what it gives for each."""
+
+import torch
+from helpers import seeded
+
+from vqdistill.circuits.einet import EiNet
+from vqdistill.circuits.mixture import Mixture, uniform_log_weights
+from vqdistill.circuits.region_graph import poon_domingos
+from vqdistill.data import Images
+from vqdistill.evaluation.evaluate import N_FREE, evaluate
+from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models
+
+SHAPE, D = (4, 4), 16
+LABELS = torch.tensor([1, 0, 0, 1, 2])
+
+
+def mixtures(*numbers):
+    g = seeded()
+    return {
+        n: Mixture(uniform_log_weights(n), torch.rand(n, D, generator=g), torch.full((n, D), -1.0))
+        for n in numbers
+    }
+
+
+def test_all_models_of_all_circuits_are_evaluated():
+    g, none = seeded(1), torch.zeros(0)
+    evaluated = {"test": torch.rand(5, D, generator=g), "train": torch.rand(3, D, generator=g)}
+    images = Images("digits", "-", 17, SHAPE, none, none, evaluated, {"test": LABELS})
+    torch.manual_seed(0)
+    einet = EvaluatedModels("einet", EiNet(poon_domingos(SHAPE, 2), 2).eval(), size=2)
+    priors = {n: torch.zeros(n).double() for n in (1, 3, 8)}
+    nested = distilled_models("dmrs", mixtures(8), [1, 3, 8], priors)
+    searched = distilled_models("dmbs", mixtures(1, 3, 8), [1, 3, 8], priors)
+    circuits = [*nested, *searched, einet]
+    found = evaluate(circuits, images, lambda x: LABELS[: len(x)], (3, 64), 4, seed=0)
+    assert len(found.density) == 2 * (2 * 3 + 2 * 3 + 1)
+    models = [(row["method"], row["n_components"]) for row in found.inpainting[::5]]
+    assert models == [("dmrs", 3), ("dmrs", 8), ("dmbs", 3), ("dmbs", 8), ("einet", 0)]
+    assert {row["n_scored"] for row in found.inpainting} == {4}
+    assert [len(models) for models in found.test] == [6, 2, 2, 2, 1]
+    test = [row["log_likelihood"] for row in found.density if row["split"] == "test"]
+    joint = [log_prob.mean().item() for models in found.test for _, _, log_prob in models]
+    assert test == joint
+    kinds = [f"{method}/{kind}" for method in ("dmrs", "dmbs", "einet")
+             for kind in ("samples", "means", "unconditional")]  # fmt: skip
+    assert set(found.pictures) == {*kinds, "hidden", "truth"}
+    assert found.pictures["truth"].shape == (3, *SHAPE)  # the first image of each class
+    assert found.pictures["dmbs/unconditional"].shape == (N_FREE, *SHAPE)
