@@ -21,17 +21,17 @@ from spflow.modules.leaves import Normal as SpflowNormal
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from vqdistill.circuits.components import DecodedComponents
+from vqdistill import settings
+from vqdistill.baselines import continuous_mixture, einet, gmm
 from vqdistill.circuits.einet import EiNet
-from vqdistill.circuits.mixture import Mixture, StreamedMixture
+from vqdistill.circuits.mixture import DecodedComponents, Mixture, StreamedMixture
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.circuits.spflow import to_spflow
 from vqdistill.distillation import dmbs, dmrs
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.baselines import continuous_mixture, einet, gmm
-from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
-from vqdistill.models.vqvae import build_vqvae
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.models.vqvae import VQVAE
 from vqdistill.provenance import loading
 
 GUARANTEES: dict[str, tuple[Callable[[], float], float]] = {}
@@ -73,7 +73,8 @@ def largest(found: Tensor, expected: Tensor) -> float:
 def prior_of(size=3, grid=(2, 2), classes=2, layers=3, sharpness=30.0) -> PixelCNN:
     """An untrained prior whose conditionals get more peaked with `sharpness`."""
     torch.manual_seed(1)
-    prior = PixelCNN(size, grid, classes, PixelCNNSettings(8, layers, 16)).double()
+    sizes = settings.Prior(grid=grid, codebook_size=size, width=8, layers=layers, head=16)
+    prior = PixelCNN(sizes, classes).double()
     prior.head[-1].weight.mul_(sharpness)
     return prior
 
@@ -172,12 +173,11 @@ def incremental_equals_full_pass() -> float:
 
 def teacher() -> tuple[object, PixelCNN, Tensor]:
     """A VQ-VAE of 3 codes on a 2×2 grid with a peaked prior, and images it is unsure about."""
-    settings = {"grid": "2x2", "codebook_size": 3, "channels": [4, 6], "commitment": 10.0}
-    settings |= {"initialisation": "uniform", "ema_decay": 0.9, "revive_dead_codes": False}
+    small = settings.VQVAE(grid=(2, 2), codebook_size=3, channels=(4, 6), ema_decay=0.9)
     torch.manual_seed(0)
-    vqvae = build_vqvae((8, 8), settings).double().eval()
-    vqvae.codebook.normal_()
-    vqvae.decoder.convolutions[-1].weight.mul_(24)  # latents that differ by nats
+    vqvae = VQVAE((8, 8), small).double().eval()
+    vqvae.codebook.vectors.normal_()
+    vqvae.decoder[-1].weight.mul_(24)  # latents that differ by nats
     return vqvae, prior_of(sharpness=15.0), torch.rand(5, 64, generator=seeded(1)).double()
 
 
@@ -567,22 +567,21 @@ def em_never_lowers_the_likelihood() -> float:
             einet.update(model, counts, 1.0)
     torch.manual_seed(0)
     mixture, before = gmm.build((4, 4), gmm.Settings(size=5)).double(), -math.inf
-    mixture.start_from(x[:5])
+    mixture.means.copy_(x[:5])
+    counts = gmm.zero_counts(mixture)
     for _ in range(20):
-        log_prob, shares = gmm.expectation(mixture, x)
-        after = log_prob.mean().item()
+        after = mixture.count(x, counts).mean().item()
         worst, before = max(worst, before - after), after
-        shares = shares.to_dense()
-        mixture.update(shares.sum(0), shares.T @ x, shares.T @ x.square())
+        gmm.update(mixture, counts)
     return worst
 
 
 @guarantee(ROUNDING)
 def compiled_mixture_is_that_of_its_points() -> float:
     """A circuit of CM against its integration points, decoded one at a time; in nats."""
-    settings = continuous_mixture.Settings(3, (6, 4, 2), points=32, chunk=8)
+    small = settings.ContinuousMixture(latent_dimension=3, channels=(6, 4, 2), points=32, chunk=8)
     torch.manual_seed(0)
-    model = continuous_mixture.build((8, 8), settings).double()
+    model = continuous_mixture.build((8, 8), small).double()
     x = torch.rand(5, 64, generator=seeded(1), dtype=torch.float64)
     for seed in range(3):  # batch norm gets statistics of its own
         model.loss(x, seeded(seed))
@@ -647,14 +646,14 @@ def directly(
 def log_likelihoods_on_mnist_are_exact() -> float:
     """Bits per dimension against direct float64, at σ = 10⁻³ and by every way there is.
 
-    Many components that compete closely and few that matter; stored, streamed and as prefixes;
+    Many components that compete closely, few that matter, and few; stored, streamed, as prefixes;
     all pixels, a mask for all images and one for each, many masks at once; and an EiNet.
     """
     x, deviation = mnist(), 0.0
     masks = torch.rand(12, 784, generator=seeded(10)) < 0.5  # many, so that products pay
     each = torch.rand(x.shape, generator=seeded(8)) < 0.5
     observations = (torch.ones(784, dtype=torch.bool), each[0], each)
-    for n, spread in ((70, 1e-4), (20, 0.05)):
+    for n, spread in ((70, 1e-4), (20, 0.05), (3, 1e-4)):
         means, log_stds = narrow(n, spread)
         log_weights = (3 * torch.randn(len(means), generator=seeded(9))).double().log_softmax(0)
         mixture = Mixture(log_weights, means, log_stds)
@@ -664,14 +663,15 @@ def log_likelihoods_on_mnist_are_exact() -> float:
         streamed = StreamedMixture(log_weights, decoded)
         for observed in observations:
             exact = directly(log_weights, means, log_stds.double().exp(), x, observed)
-            prefix = mixture.prefix_log_prob(x, [3, 100, len(means)], log_weights[None], observed)
+            sizes = [3, min(100, len(means) - 1), len(means)]
+            prefix = mixture.prefix_log_prob(x, sizes, log_weights[None], observed)
             found = [mixture.log_prob(x, observed), streamed.log_prob(x, observed), prefix[0, 2]]
             deviation = max(deviation, *(largest(part, exact) for part in found))
         for observed, found in zip(masks, mixture.marginals(x, masks), strict=True):
             exact = directly(log_weights, means, log_stds.double().exp(), x, observed)
             deviation = max(deviation, largest(found, exact))
-        first = log_weights[:100].log_softmax(0)
-        exact = directly(first, means[:100], log_stds[:100].double().exp(), x, each)
+        first = log_weights[: sizes[1]].log_softmax(0)
+        exact = directly(first, means[: sizes[1]], log_stds[: sizes[1]].double().exp(), x, each)
         deviation = max(deviation, largest(prefix[0, 1], exact))
     model = einet_of((28, 28), 2, 14)
     model.leaves.stds.fill_(1e-3)

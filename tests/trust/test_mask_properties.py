@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vqdistill.circuits.components import DecodedComponents
-from vqdistill.circuits.mixture import Mixture, StreamedMixture
+from vqdistill.circuits.mixture import DecodedComponents, Mixture, StreamedMixture
 
 B, D = 3, 16
 ROUNDING = 1e-9

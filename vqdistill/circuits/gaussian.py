@@ -93,10 +93,11 @@ class Evidence:
             self.cells = [torch.arange(x.shape[1], device=x.device)]
             self.members = masks.new_ones(1, 1)
         else:
-            patterns, cell_of = masks.int().unique(dim=1, return_inverse=True)
-            seen = patterns.any(0).nonzero().flatten().tolist() or [0]
-            self.cells = [(cell_of == cell).nonzero().flatten() for cell in seen]
-            self.members = patterns[:, seen].bool()  # [M, cells]
+            patterns, cell_of = masks.int().unique(dim=1, return_inverse=True)  # [M, cells], [D]
+            seen = patterns.any(0)
+            of_pixels = [(cell_of == cell) & seen[cell] for cell in range(len(seen))]
+            self.cells = [pixels.nonzero().flatten() for pixels in of_pixels]
+            self.members = patterns.bool()  # [M, cells]
         self.pixels = [self.x.index_select(1, cell) for cell in self.cells]
 
     @property
