@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from benchmarks.problems import memory_of, peak_memory, seeded
 from vqdistill.distillation import dmbs, dmrs
-from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.settings import Prior
 
 K, GRID, C = 4096, (4, 4), 10
 SIZES = [64, 256, 1024]
@@ -23,7 +24,8 @@ SAMPLES = 64  # that the naive sampler is timed on
 def prior() -> PixelCNN:
     """Of the paper's width and depth, with random weights."""
     torch.manual_seed(0)
-    return PixelCNN(K, GRID, C, PixelCNNSettings(512, 10, 512)).eval().requires_grad_(False)
+    settings = Prior(grid=GRID, codebook_size=K, width=512, layers=10, head=512)
+    return PixelCNN(settings, C).eval().requires_grad_(False)
 
 
 class Codes(NamedTuple):
