@@ -131,14 +131,6 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
 
 
-def read_yaml(path: str | Path) -> Any:
-    """The plain values in a YAML file; InputError where it is missing or damaged."""
-    import yaml
-
-    with readable(path, "YAML"):
-        return yaml.safe_load(Path(path).read_text())
-
-
 def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
     """Write a table without its index; floats with 10 significant digits."""
     with replacing(path) as temporary:

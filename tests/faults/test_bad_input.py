@@ -9,10 +9,10 @@ from tiny_experiment import Command, environment, files_of, pick, refusal, snake
 BAD = {  # a step, what is changed of its command, and what is said of it
     "no settings": ("train_vqvae", {"settings": "{}"}, "channels: (32, 64, 128, 256) given"),
     "settings without one": (
-        "distil", {"settings": '{"grid": "2x2"}'}, "--settings: no 'n_components', only grid",
+        "distil", {"settings": '{"grid": "2x2"}'}, "--settings: codebook_size: missing",
     ),
-    "settings without one of training": (
-        "train_prior", {"settings": '{"training": {"patience": 3}}'}, "--settings: no 'grid'",
+    "a setting that is not known": (
+        "train_prior", {"settings": '{"widht": 3}'}, "--settings: widht: unknown key; did you mean",
     ),
     "a file that is not there": ("train_vqvae", {"images": "no.npz"}, "no.npz: no such file"),
     "codes for images": (
@@ -62,20 +62,24 @@ def test_an_option_that_is_missing(commands, tmp_path, log):
     process = start(Command(pick(commands, "train_vqvae")[:3]), tmp_path, log)
     process.join()
     assert process.exitcode == 2
-    assert "required: --images, --checkpoint" in log.read_text().splitlines()[-1]
+    assert "required: --images, --weights" in log.read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        (["seeds=[0,0]"], "config: seeds: [0, 0] has non-unique elements"),
-        (["baselines={einet: {sizes: [2], settings: {pixels_per_step: 3}}}"], "pixels_per_step 3"),
+        ("seeds=[0,0]", "config: seeds: found [0, 0], expected each value once"),
+        (
+            "baselines={einet: {sizes: [2], settings: {pixels_per_step: 3}}}",
+            "config: baselines.einet.settings.pixels_per_step: found 3",
+        ),
     ],
 )
-def test_a_bad_configuration_ends_the_workflow(tmp_path, settings, named):
-    words = snakemake(tmp_path, "results/tiny/data/images.npz")
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_bad_configuration_ends_the_workflow(tmp_path, settings, named, dry):
+    words = snakemake(tmp_path, "results/tiny/data/images.npz", *dry)
     done = subprocess.run(
-        [*words, "--config", *settings], env=environment(), capture_output=True, text=True,
+        [*words, "--config", settings], env=environment(), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 1

@@ -41,23 +41,13 @@ IMPORTED_LATE = ["encodings.cp437", "sklearn.datasets", "vqdistill.baselines.gmm
 SERVER.set_forkserver_preload([*(f"vqdistill.steps.{step}" for step in STEPS), *IMPORTED_LATE])
 
 
-MEASURED = ["density", "inpainting", "pictures", "record"]
-WRITTEN = {
-    "prepare_data": ["images", "record"],
-    "train_vqvae": ["weights", "codes", "history", "record"],
-    "train_prior": ["weights", "history", "record"],
-    "train_baseline": ["weights", "history", "record"],
-    "train_classifier": ["weights", "history", "record"],
-    "distil": ["latents", "costs", "record"],
-    "evaluate_baseline": MEASURED,
-    "evaluate_teacher": [*MEASURED, "teacher", "bounds", "codebook"],
-    "tabulate": ["tables"],
-}
 TIMED = ("record.json", "history.csv", "timings.csv")  # they tell of seconds
 
 
 class Command(list[str]):
-    """The words of a step's command line, as the workflow says them."""
+    """The words of a step's command line, as the workflow says them, and the files it writes."""
+
+    written: tuple[Path, ...] = ()
 
     @property
     def step(self) -> str:
@@ -70,12 +60,13 @@ class Command(list[str]):
         return list(self[first : min(following, default=len(self))])
 
     def outputs(self) -> list[Path]:
-        """The files that the step writes, or their folder."""
-        return [Path(word) for name in WRITTEN[self.step] for word in self.values(name)]
+        """The files that the step writes."""
+        return list(self.written)
 
     def changed(self, **options: str) -> "Command":
         """The command with other values."""
         command = Command(self)
+        command.written = self.written
         for name, value in options.items():
             command[command.index(f"--{name}") + 1] = value
         return command
@@ -92,9 +83,8 @@ class Command(list[str]):
 
 
 def files_of(folder: Path, paths: list[Path]) -> list[Path]:
-    """Those of the paths that are there, and what is in those that are folders."""
-    inside = [(folder / path, *(folder / path).glob("*")) for path in paths]
-    return [path for some in inside for path in some if path.is_file()]
+    """Those of the paths that are there."""
+    return [folder / path for path in paths if (folder / path).is_file()]
 
 
 def contents(folder: Path, paths: list[Path]) -> dict[str, bytes]:
@@ -149,9 +139,13 @@ def planned(folder: Path) -> list[Command]:
     said = subprocess.run(
         words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ).stdout
-    found = re.findall(r"^ *Shell command: (python -m vqdistill.*)$", said, re.MULTILINE)
+    found = re.findall(r"^ *output: (.*)\n(?: .*\n)* *Shell command: (python.*) > ", said, re.M)
     assert found, said
-    return [Command(shlex.split(line.partition(" > ")[0])) for line in found]
+    commands = []
+    for outputs, line in found:
+        commands.append(Command(shlex.split(line)))
+        commands[-1].written = tuple(Path(path) for path in outputs.split(", "))
+    return commands
 
 
 def start(

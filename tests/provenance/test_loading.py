@@ -7,35 +7,33 @@ import pytest
 import torch
 
 import vqdistill
+from vqdistill import settings
+from vqdistill.baselines import load_baseline
+from vqdistill.circuits.gaussian import log_density
 from vqdistill.circuits.mixture import Mixture, StreamedMixture
 from vqdistill.distillation import dmrs
 from vqdistill.distillation.exm import log_prior_of_all
 from vqdistill.errors import InputError
 from vqdistill.files import write_arrays, write_json, write_tensors
-from vqdistill.models.classifier import build_classifier
-from vqdistill.models.gaussians import gaussian_log_prob
-from vqdistill.models.pixelcnn import build_prior
-from vqdistill.models.settings import build_baseline
-from vqdistill.models.vqvae import build_vqvae
+from vqdistill.models.classifier import Classifier
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.models.vqvae import VQVAE
 from vqdistill.provenance import loading
+from vqdistill.settings import plain
 
 K, SHAPE, SEED = 3, (8, 8), 2
-TRAINING = {"batch_size": 8, "max_epochs": 1, "patience": 1, "min_improvement": 0.1}
-RATES = {"learning_rate": 1e-3, "weight_decay": 0.0, "training": TRAINING}
-TEACHER = {"grid": "2x2", "codebook_size": K}
-VQVAE = TEACHER | {"channels": [4, 6], "commitment": 10.0, "initialisation": "uniform"} | RATES
-PRIOR = TEACHER | {"width": 6, "layers": 2, "head": 8} | RATES
-CM = {"latent_dimension": 3, "channels": [6, 4, 2], "points": 16, "chunk": 16}
+TEACHER = settings.VQVAE(grid="2x2", codebook_size=K, channels=(4, 6))
+PRIOR = settings.Prior(grid="2x2", codebook_size=K, width=6, layers=2, head=8)
 BASELINES = {
-    "cm": {"method": "cm", "settings": CM, "training": TRAINING},
-    "einet-2": {"method": "einet", "settings": {"size": 2, "pixels_per_step": 4}, **RATES},
+    "cm": settings.ContinuousMixture(latent_dimension=3, channels=(6, 4, 2), points=16, chunk=16),
+    "einet-2": settings.EiNet(size=2, pixels_per_step=4),
 }
 EXACT = {"grid": "2x2", "codebook_size": K, "seed": SEED}
 
 
-def save(path, model, settings):
-    """As steps/training.py does."""
-    metadata = {"settings": settings, "image_shape": list(SHAPE), "seed": SEED}
+def save(path, model, own):
+    """As a training step does."""
+    metadata = {"settings": plain(own), "image_shape": list(SHAPE), "seed": SEED}
     write_tensors(path / f"seed-{SEED}" / "weights.safetensors", model.state_dict(), metadata)
 
 
@@ -44,34 +42,34 @@ def results(tmp_path_factory):
     """(folder, the models that are in it)."""
     folder = tmp_path_factory.mktemp("results")
     torch.manual_seed(0)
-    models = {"vqvae": build_vqvae(SHAPE, VQVAE), "prior": build_prior(SHAPE, PRIOR)}
-    models |= {name: build_baseline(SHAPE, settings) for name, settings in BASELINES.items()}
+    models = {"vqvae": VQVAE(SHAPE, TEACHER), "prior": PixelCNN(PRIOR, 10)}
+    for name, own in BASELINES.items():
+        method = name.partition("-")[0]
+        models[name] = load_baseline(method).build(SHAPE, own)
+        job = {"method": method, "settings": plain(own), "training": settings.Training()}
+        save(folder / "models" / name, models[name], settings.BaselineTraining(**job))
     with torch.no_grad():  # codes that differ, and batch norm that isn't the identity
-        models["vqvae"].codebook.normal_()
+        models["vqvae"].codebook.vectors.normal_()
         for module in models["vqvae"].modules():
-            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 2)
-        models["vqvae"].decoder.convolutions[-1].weight.mul_(16)  # latents that differ by nats
+        models["vqvae"].decoder[-1].weight.mul_(16)  # latents that differ by nats
         models["prior"].head[-1].bias.normal_(0, 2)  # some of which are much more likely
-    save(folder / "models/vqvae-2x2-K3", models["vqvae"], VQVAE)
+    save(folder / "models/vqvae-2x2-K3", models["vqvae"], TEACHER)
     save(folder / "models/prior-2x2-K3", models["prior"], PRIOR)
-    for name, settings in BASELINES.items():
-        save(folder / "models" / name, models[name], settings)
     models = {name: model.eval() for name, model in models.items()}
-    latents = folder / "latents/2x2-K3" / f"seed-{SEED}"
     with torch.no_grad():
-        log_prior = log_prior_of_all(models["prior"])
-        write_arrays(latents / "exm.npz", {"log_prob": log_prior.numpy()})
+        arrays = {"exm/log_prob": log_prior_of_all(models["prior"]).numpy()}
         for name, sizes in {"dmrs": [K**4], "dmbs": [2, 5]}.items():  # nested, and not
-            arrays = {}
+            models[name] = {}
             for n in sizes:
                 noise = torch.Generator().manual_seed(n)
-                selection = dmrs.select(models["prior"], n, noise, torch.zeros(0, 2, 2).long())
-                arrays[f"codes_{n}"] = selection.codes.numpy()
-                arrays[f"log_prob_{n}"] = selection.log_prob.numpy()
-            write_arrays(latents / f"{name}.npz", arrays)
-            models[name] = arrays
+                found = dmrs.select(models["prior"], n, noise, torch.zeros(0, 2, 2).long())
+                arrays[f"{name}/codes_{n}"] = found.codes.numpy()
+                arrays[f"{name}/log_prob_by_class_{n}"] = found.log_prob_by_class.numpy()
+                models[name][n] = found
+    write_arrays(folder / f"latents/2x2-K3/seed-{SEED}/latents.npz", arrays)
     return folder, models
 
 
@@ -84,7 +82,7 @@ def test_the_models_of_these_tests_can_tell_latents_apart(results, x):
     """Or wrong weights and orders would pass the tests below."""
     every = torch.cartesian_prod(*[torch.arange(K)] * 4).view(-1, 2, 2)
     assert terms(results[1], every, x).std(0).min() > 1.0
-    assert results[1]["dmrs"][f"log_prob_{K**4}"].std() > 1.0
+    assert results[1]["dmrs"][K**4].log_prob.std() > 1.0
 
 
 def load(results, method, **keys):
@@ -96,7 +94,7 @@ def terms(models, codes, x):
     rows = []
     for z in codes:
         means, log_stds = models["vqvae"].decode(z[None])
-        rows.append(gaussian_log_prob(x.double(), means.double(), log_stds.double()).sum(1))
+        rows.append(log_density(x.double(), means.double(), log_stds.double()).sum(1))
     return torch.stack(rows)
 
 
@@ -130,7 +128,7 @@ def test_the_exact_model_is_the_same_when_it_is_streamed(results, x, monkeypatch
 
 def test_all_latents_with_prior_weights_are_the_exact_model(results, x):
     """Footnote 1: N = K^HW recovers Eq. 1, in whatever order the latents were selected."""
-    codes = results[1]["dmrs"][f"codes_{K**4}"].reshape(-1, 4)
+    codes = results[1]["dmrs"][K**4].codes.flatten(1).numpy()
     assert len(np.unique(codes, axis=0)) == K**4
     assert not np.array_equal(codes, codes[np.lexsort(codes.T[::-1])])
     distilled = load(results, "dmrs", n_components=K**4, weights="prior", **EXACT)
@@ -160,9 +158,8 @@ def test_unknown_weights_of_the_exact_model_are_refused(results):
 def test_distilled_models(results, x, method, n, weights):
     """Eq. 2, of the first N latents where larger selections nest, else of the N found for N."""
     models = results[1]
-    stored = K**4 if method == "dmrs" else n
-    codes = torch.from_numpy(models[method][f"codes_{stored}"])[:n]
-    log_prior = torch.from_numpy(models[method][f"log_prob_{stored}"])[:n]
+    stored = models[method][K**4 if method == "dmrs" else n]
+    codes, log_prior = stored.codes[:n], stored.log_prob[:n]
     log_weights = torch.zeros(n).double() if weights == "uniform" else log_prior
     expected = (terms(models, codes, x) + log_weights.log_softmax(0)[:, None]).logsumexp(0)
     circuit = load(results, method, n_components=n, weights=weights, **EXACT)
@@ -184,9 +181,9 @@ def test_the_continuous_mixture_nests_and_is_the_same_each_time(results, x):
     torch.testing.assert_close(large.log_stds[:4], small.log_stds, rtol=0, atol=1e-5)
     again = load(results, "cm", n_components=16, seed=SEED)
     assert torch.equal(again.means, large.means)
-    expected = gaussian_log_prob(
-        x.double()[:, None], large.means.double(), large.log_stds.double()
-    ).sum(-1)
+    expected = log_density(x.double()[:, None], large.means.double(), large.log_stds.double()).sum(
+        -1
+    )
     torch.testing.assert_close(large.log_prob(x), expected.logsumexp(1) - math.log(16))
 
 
@@ -201,8 +198,8 @@ def test_the_einet_answers_as_before_it_was_saved(results, x):
 
 def test_loaded_networks_are_frozen_and_in_evaluation_mode(results, tmp_path):
     folder, models = results
-    classifier = build_classifier(SHAPE, {"width": 2})
-    save(tmp_path, classifier, {"width": 2} | RATES)
+    judge = settings.Classifier(width=2)
+    save(tmp_path, Classifier(SHAPE, 10, judge), judge)
     weights = f"seed-{SEED}/weights.safetensors"
     for network in (
         loading.load_vqvae(folder / "models/vqvae-2x2-K3" / weights),
@@ -232,7 +229,8 @@ def test_missing_models(results):
     assert "no such file" in refusal(results, "cm", n_components=4, seed=9)
     assert "einet-9" in refusal(results, "einet", size=9, seed=SEED)
     assert "vqvae-4x4-K3" in refusal(results, "exm", grid="4x4", codebook_size=3, seed=SEED)
-    assert "frequent.npz" in refusal(results, "frequent", n_components=4, **EXACT)
+    said = refusal(results, "frequent", n_components=4, **EXACT)
+    assert "latents.npz: no 'frequent', only exm, dmrs, dmbs" in said
     assert "dmrs" in refusal(results, "dmrs", n_components=4, seed=SEED)  # no grid given
 
 
@@ -253,7 +251,7 @@ def test_unknown_weights(results):
 
 
 def test_weights_of_another_model(tmp_path):
-    save(tmp_path, build_prior(SHAPE, PRIOR), PRIOR | {"width": 7})
+    save(tmp_path, PixelCNN(PRIOR, 10), PRIOR.model_copy(update={"width": 7}))
     with pytest.raises(InputError, match="another model"):
         loading.load_prior(tmp_path / f"seed-{SEED}" / "weights.safetensors")
 

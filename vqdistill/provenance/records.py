@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -66,12 +66,20 @@ def _tree(path: Path) -> ast.Module:
 def _imports(path: Path) -> tuple[str, ...]:
     """Names of the package that a file imports, as modules or as attributes of modules."""
     names = []
-    for node in ast.walk(_tree(path)):
+    for node in _executed(_tree(path)):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     return tuple(name for name in names if name.partition(".")[0] == PACKAGE.name)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one but those that only type checkers read."""
+    if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _executed(child)
 
 
 def _files(module: str) -> list[Path]:
