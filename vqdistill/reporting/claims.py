@@ -56,7 +56,7 @@ THRESHOLDS = {
         "Correct digits: four fifths of the way from chance to the classifier's accuracy on real "
         "images; with half of the image hidden some digits are open even to people.",
     ),
-    "picture score": Threshold(
+    "picture metric": Threshold(
         "above", 0.0, "difference of ratios",
         "Sharper, more coherent: nearer to the true image by any amount that the seeds confirm.",
     ),
@@ -91,9 +91,6 @@ COLUMNS = [
     "claim", "statement", "measure", "unit", "value", "low", "high", "side", "threshold", "n_seeds",
     "verdict",
 ]  # fmt: skip
-
-
-GAIN_RATIO = "last two doublings / first two"
 NOT_MEASURED = "not measured in this experiment"
 
 
@@ -206,7 +203,9 @@ def claim_4(density: pd.DataFrame) -> list[dict]:
         missing = NOT_MEASURED if gained else "not defined, where the first gain nothing"
         rows += [
             _row(4, f"BPD that the last doubling of N gains {name}", last, "last gain"),
-            _row(4, f"gain of {name}: {GAIN_RATIO}", ratio, "gain ratio", missing),
+            _row(
+                4, f"gain of {name}: last two doublings / first two", ratio, "gain ratio", missing
+            ),
         ]
     return rows or [_row(4, "BPD that the last doubling of N gains", [], "last gain")]
 
@@ -229,7 +228,7 @@ def claim_6(inpainting: pd.DataFrame, real_accuracy: float) -> list[dict]:
     rows = []
     if real_accuracy > CHANCE:
         for method, grid in _paper_models(inpainting):
-            accuracy = _scores(inpainting, method, grid, "accuracy_sample").mean(axis=1)
+            accuracy = _metric(inpainting, method, grid, "accuracy_sample").mean(axis=1)
             scaled = (accuracy - CHANCE) / (real_accuracy - CHANCE)
             what = (
                 f"(accuracy of {_label(method, grid)}'s completions - 0.1) / (that of real images"
@@ -243,17 +242,17 @@ def claim_7(inpainting: pd.DataFrame) -> list[dict]:
     rows = []
     models = _paper_models(inpainting)
     baselines = [model for model in models if model[0] in ("cm", "einet")]
-    for score in ("sharpness", "coherence"):
+    for metric in ("sharpness", "coherence"):
         for model in (model for model in models if model[0] in DISTILLED):
             for baseline in baselines:
                 near, far = (
-                    (_scores(inpainting, *pair, f"{score}_sample") - 1).abs().mean(axis=1)
+                    (_metric(inpainting, *pair, f"{metric}_sample") - 1).abs().mean(axis=1)
                     for pair in (model, baseline)
                 )
-                what = f"|{score} - 1| of {_label(*baseline)} minus that of {_label(*model)}"
+                what = f"|{metric} - 1| of {_label(*baseline)} minus that of {_label(*model)}"
                 difference = (far - near).dropna()
-                rows.append(_row(7, f"{what}, mean over masks", difference, "picture score"))
-    return rows or [_row(7, "sharpness and coherence of completions", [], "picture score")]
+                rows.append(_row(7, f"{what}, mean over masks", difference, "picture metric"))
+    return rows or [_row(7, "sharpness and coherence of completions", [], "picture metric")]
 
 
 def claim_8(costs: pd.DataFrame) -> list[dict]:
@@ -325,10 +324,10 @@ def _label(method: str, grid: str) -> str:
     return model_label(METHODS[method], grid)
 
 
-def _scores(inpainting: pd.DataFrame, method: str, grid: str, score: str) -> pd.DataFrame:
-    """A score [n_seeds, n_masks] of one model."""
+def _metric(inpainting: pd.DataFrame, method: str, grid: str, metric: str) -> pd.DataFrame:
+    """A metric [n_seeds, n_masks] of one model."""
     table = inpainting[(inpainting["method"] == method) & (inpainting["grid"] == grid)]
-    return table.pivot(index="seed", columns="mask", values=score)
+    return table.pivot(index="seed", columns="mask", values=metric)
 
 
 def _components_for(bpd: np.ndarray, n_components: pd.Index, left: float) -> float:

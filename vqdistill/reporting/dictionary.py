@@ -10,7 +10,7 @@ _SOURCE = {
     "codebook_size": ("codes", "K of the VQ-VAE, 0 where there is none."),
 }
 _EXTENT = {"size": ("units", "K of the EiNet, N of the plain mixture, 0 for all other models.")}
-_MODEL = {
+MODEL = {
     "experiment": _SOURCE["experiment"],
     "dataset": _SOURCE["dataset"],
     "method": ("-", "exm, dmrs, dmbs, random, frequent, cm, einet, gmm, or the id of another."),
@@ -20,7 +20,7 @@ _MODEL = {
     "n_components": ("components", "N of the mixture (K^HW for ExM), 0 for EiNet and gmm."),
     "weights": ("-", "Uniform (Eq. 2), prior p(z) (Eq. 1), or learned (EiNet, gmm)."),
 }
-_KEYS = {**_MODEL, **_SEED}
+_KEYS = {**MODEL, **_SEED}
 _COUNTED = {
     "n_parameters": (
         "parameters",
@@ -28,13 +28,13 @@ _COUNTED = {
     ),
     "code_version": ("-", "Digest of the modules that the step uses."),
 }
-_MODEL_NAME = {"model": ("-", "Trained model, such as vqvae-2x2-K16, prior-4x4-K4096, einet-4.")}
+_TRAINED = {"model": ("-", "Trained model, such as vqvae-2x2-K16, prior-4x4-K4096, einet-4.")}
 
-_DENSITY_SCORES = {
+DENSITY_METRICS = {
     "log_likelihood": ("nats per image", "Mean log p(x) of the dequantised images in [0, 1)."),
     "bpd": ("bits per dimension", "-log_likelihood / (D ln 2) + log2 L; L grey levels, D pixels."),
 }
-_INPAINTING_SCORES = {
+INPAINTING_METRICS = {
     "conditional_bpd": ("bits per hidden pixel", "-log2 p(x_u | x_o) per hidden pixel + log2 L."),
     "mean_squared_error": ("squared grey in [0, 1]", "Of the conditional mean, hidden pixels."),
     "mean_absolute_error": ("grey in [0, 1]", "Of the conditional mean, hidden pixels."),
@@ -52,29 +52,29 @@ _SPLIT = {
 _MASK = {
     "mask": ("-", "The hidden part: left, right, top or bottom half, or the centre square."),
     "n_images": ("images", "Images over which conditional_bpd is taken."),
-    "n_scored": ("images", "Images over which the picture scores are taken."),
+    "n_scored": ("images", "Images over which the metrics of completions are taken."),
 }
 
 
-def _summary(scores: dict) -> dict:
+def _summary(metrics: dict) -> dict:
     columns = {"n_seeds": ("seeds", "Seeds over which is summarised.")}
-    for score, (unit, meaning) in scores.items():
+    for name, (unit, meaning) in metrics.items():
         one = "; one seed has no interval: low = high = mean"
-        columns[f"{score}_mean"] = (unit, f"Mean over seeds. {meaning}")
-        columns[f"{score}_std"] = (unit, f"Standard deviation (n - 1) of {score}; 0 for one seed.")
-        columns[f"{score}_low"] = (unit, f"Lower end of the 95 % t-interval of {score}{one}.")
-        columns[f"{score}_high"] = (unit, f"Upper end of the 95 % t-interval of {score}{one}.")
+        columns[f"{name}_mean"] = (unit, f"Mean over seeds. {meaning}")
+        columns[f"{name}_std"] = (unit, f"Standard deviation (n - 1) of {name}; 0 for one seed.")
+        columns[f"{name}_low"] = (unit, f"Lower end of the 95 % t-interval of {name}{one}.")
+        columns[f"{name}_high"] = (unit, f"Upper end of the 95 % t-interval of {name}{one}.")
     return columns
 
 
 COLUMNS = {
-    "density": {**_KEYS, **_SPLIT, **_DENSITY_SCORES, **_COUNTED},
-    "density_summary": {**_MODEL, **_SPLIT, **_COUNTED, **_summary(_DENSITY_SCORES)},
-    "inpainting": {**_KEYS, **_MASK, **_INPAINTING_SCORES, **_COUNTED},
-    "inpainting_summary": {**_MODEL, **_MASK, **_COUNTED, **_summary(_INPAINTING_SCORES)},
+    "density": {**_KEYS, **_SPLIT, **DENSITY_METRICS, **_COUNTED},
+    "density_summary": {**MODEL, **_SPLIT, **_COUNTED, **_summary(DENSITY_METRICS)},
+    "inpainting": {**_KEYS, **_MASK, **INPAINTING_METRICS, **_COUNTED},
+    "inpainting_summary": {**MODEL, **_MASK, **_COUNTED, **_summary(INPAINTING_METRICS)},
     "model_sizes": {
         **_SOURCE,
-        **_MODEL_NAME,
+        **_TRAINED,
         **_EXTENT,
         **_SEED,
         "part": ("-", "encoder, codebook, decoder, prior, circuit or classifier."),
@@ -88,7 +88,7 @@ COLUMNS = {
     "timings": {
         **_SOURCE,
         "step": ("-", "Step of the workflow."),
-        **_MODEL_NAME,
+        **_TRAINED,
         **_EXTENT,
         **_SEED,
         "device": ("-", "Processor or GPU that the step ran on."),
@@ -105,8 +105,8 @@ COLUMNS = {
     "costs": {
         **{key: text for key, text in _SOURCE.items() if key != "dataset"},
         **_SEED,
-        "method": _MODEL["method"],
-        "n_components": _MODEL["n_components"],
+        "method": MODEL["method"],
+        "n_components": MODEL["n_components"],
         "evaluations": ("evaluations", "p(z_i = k | z_<i, c) evaluated by the selection, counted."),
         "weighting_evaluations": (
             "evaluations",
@@ -139,7 +139,7 @@ COLUMNS = {
         "why": ("-", "Why the threshold is where it is."),
     },
     "history": {
-        **_MODEL_NAME,
+        **_TRAINED,
         **_SEED,
         "epoch": ("epochs", "From 1."),
         "train_loss": ("nats", "Mean over the epoch: per image, prior per code."),
@@ -163,10 +163,10 @@ COLUMNS = {
     "bounds": {
         **_SOURCE,
         **_SEED,
-        "method": _MODEL["method"],
-        "n_components": _MODEL["n_components"],
+        "method": MODEL["method"],
+        "n_components": MODEL["n_components"],
         "n_images": ("images", "Test images compared."),
-        "largest_excess": (
+        "largest_violation": (
             "nats",
             "Largest log of sum p(z) p(x | z) over the selected latents minus log p(x) of ExM.",
         ),

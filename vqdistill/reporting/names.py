@@ -6,6 +6,6 @@ MADE += ("claims", "thresholds", "data_dictionary")
 TABLES = (*GATHERED, *MADE)
 
 MASKS = ("left", "right", "top", "bottom", "centre")
-CHARTS = ("figure1", "weights", "inpainting_scores", "costs", "training", "codebook")
+CHARTS = ("figure1", "weights", "inpainting_metrics", "costs", "training", "codebook")
 PICTURES = ("figure2", "samples", *(f"inpainting_{mask}" for mask in MASKS))
 FIGURES = (*CHARTS, *PICTURES)

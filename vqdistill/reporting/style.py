@@ -47,6 +47,16 @@ class MethodStyle:
     control: bool = False
 
 
+def marks(style: MethodStyle) -> dict[str, object]:
+    """A method's look as matplotlib's options of a line with marks."""
+    return {
+        "color": style.colour,
+        "marker": style.marker,
+        "markerfacecolor": style.colour if style.filled else "white",
+        "linewidth": 0.8 if style.control else 1.2,
+    }
+
+
 # The order is that of legends, tables and rows of pictures.
 METHODS = {
     "exm": MethodStyle("ExM", "#000000", "x", True),
@@ -58,14 +68,9 @@ METHODS = {
     "einet": MethodStyle("EiNet", "#AA4488", "s", True),
     "gmm": MethodStyle("plain mixture", "#8C6D31", "p", True, control=True),
 }
-TRAINED = {
-    "vqvae": "VQ-VAE",
-    "prior": "prior",
-    "cm": "CM",
-    "einet": "EiNet",
-    "gmm": "plain mixture",
-    "classifier": "classifier",
-}
+TRAINED = {"vqvae": "VQ-VAE", "prior": "prior"}
+TRAINED |= {method: METHODS[method].label for method in ("cm", "einet", "gmm")}
+TRAINED |= {"classifier": "classifier"}
 FREE_COLOURS = ("#E69F00", "#882255", "#332288", "#117733", "#8C6D31")
 FREE_MARKERS = ("p", "h", "P", "*", "<", ">")
 LINE_STYLES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (1, 1.2)))
@@ -78,17 +83,12 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     unknown ones) and its id in capitals as its label; it comes after the known ones, hollow.
     """
     present = set(methods)
-    known = {method: style for method, style in METHODS.items() if method in present}
-    unknown = {
-        method: MethodStyle(
-            method.upper(),
-            FREE_COLOURS[i % len(FREE_COLOURS)],
-            FREE_MARKERS[i % len(FREE_MARKERS)],
-            filled=False,
-        )
-        for i, method in enumerate(sorted(present - METHODS.keys()))
-    }
-    return known | unknown
+    styles = {method: style for method, style in METHODS.items() if method in present}
+    for i, method in enumerate(sorted(present - METHODS.keys())):
+        colour = FREE_COLOURS[i % len(FREE_COLOURS)]
+        marker = FREE_MARKERS[i % len(FREE_MARKERS)]
+        styles[method] = MethodStyle(method.upper(), colour, marker, filled=False)
+    return styles
 
 
 def grid_label(grid: str) -> str:

@@ -4,49 +4,20 @@ All tables are tidy: one observation a row, the seed a column, no NaN ('-' for a
 number that does not apply). What each column means is in `dictionary.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from vqdistill.errors import InputError
+from vqdistill.reporting.dictionary import DENSITY_METRICS, INPAINTING_METRICS, MODEL
+from vqdistill.reporting.names import MASKS
 from vqdistill.reporting.style import METHODS
 
-KEYS = [
-    "experiment",
-    "dataset",
-    "method",
-    "grid",
-    "codebook_size",
-    "size",
-    "n_components",
-    "weights",
-    "seed",
-]
-MODEL_KEYS = [key for key in KEYS if key != "seed"]
-DENSITY_SCORES = ["log_likelihood", "bpd"]
-INPAINTING_SCORES = [
-    "conditional_bpd",
-    "mean_squared_error",
-    "mean_absolute_error",
-    "accuracy_sample",
-    "accuracy_mean",
-    "sharpness_sample",
-    "sharpness_mean",
-    "coherence_sample",
-    "coherence_mean",
-]
-ROW_KEYS = [
-    *KEYS,
-    "model",
-    "part",
-    "step",
-    "split",
-    "mask",
-    "rank",
-    "epoch",
-]  # what tells rows apart
+MODEL_KEYS = list(MODEL)
+KEYS = [*MODEL_KEYS, "seed"]
+ROW_KEYS = [*KEYS, "model", "part", "step", "split", "mask", "rank", "epoch"]  # tell rows apart
 CONFIDENCE = 0.95
 
 
@@ -97,12 +68,34 @@ def gather(files: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def density_summary(density: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and 95 % t-interval over seeds of log-likelihood and BPD."""
-    return _summarise(density, [*MODEL_KEYS, "split"], DENSITY_SCORES)
+    return _summarise(density, [*MODEL_KEYS, "split"], DENSITY_METRICS)
 
 
 def inpainting_summary(inpainting: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and 95 % t-interval over seeds of every score of inpainting."""
-    return _summarise(inpainting, [*MODEL_KEYS, "mask"], INPAINTING_SCORES)
+    """Mean, standard deviation and 95 % t-interval over seeds of every metric of inpainting."""
+    return _summarise(inpainting, [*MODEL_KEYS, "mask"], INPAINTING_METRICS)
+
+
+def gather_pictures(
+    runs: Mapping[str, Mapping[str, np.ndarray]], order: list[tuple[str, str, str]]
+) -> dict[str, np.ndarray]:
+    """The pictures of all models in one file, which figures read, from those of single runs.
+
+    runs: arrays by source, with '<method>/samples', '/means', '/unconditional', and 'truth' and
+    'hidden' of all. order: (source, method, label) of the rows of the figures.
+    """
+    first = next(iter(runs.values()))
+    gathered = {
+        "methods": np.array([label for _, _, label in order]),
+        "masks": np.array(MASKS),
+        "digits": np.arange(len(first["truth"])),
+        "hidden": first["hidden"],
+        "truth": first["truth"].astype(np.float32),
+    }
+    for kind in ("samples", "means", "unconditional"):
+        parts = [runs[source][f"{method}/{kind}"] for source, method, _ in order]
+        gathered[kind] = np.stack(parts).astype(np.float32)
+    return gathered
 
 
 def check_complete(table: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -147,9 +140,9 @@ def in_order(models: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda p: (order.index(p[0]) if p[0] in order else len(order), *p))
 
 
-def _summarise(table: pd.DataFrame, keys: list[str], scores: list[str]) -> pd.DataFrame:
-    """One row per key: n_seeds, and <score>_mean, _std (n - 1; 0 for one seed), _low, _high."""
-    _check_no_missing(table[[*keys, "seed", *scores]], "table")
+def _summarise(table: pd.DataFrame, keys: list[str], metrics: Iterable[str]) -> pd.DataFrame:
+    """One row per key: n_seeds, and <metric>_mean, _std (n - 1; 0 for one seed), _low, _high."""
+    _check_no_missing(table[[*keys, "seed", *metrics]], "table")
     constants = [c for c in ("n_images", "n_scored", "n_parameters") if c in table]
     for column in constants:
         _check_one_value(table, keys, column)
@@ -164,11 +157,11 @@ def _summarise(table: pd.DataFrame, keys: list[str], scores: list[str]) -> pd.Da
         if "code_version" in group:
             row["code_version"] = "+".join(sorted(group["code_version"].unique()))
         row["n_seeds"] = len(group)
-        for score in scores:
-            mean, low, high = t_interval(group[score])
-            deviation = float(group[score].std(ddof=1)) if len(group) > 1 else 0.0
-            row |= {f"{score}_mean": mean, f"{score}_std": deviation}
-            row |= {f"{score}_low": low, f"{score}_high": high}
+        for metric in metrics:
+            mean, low, high = t_interval(group[metric])
+            deviation = float(group[metric].std(ddof=1)) if len(group) > 1 else 0.0
+            row |= {f"{metric}_mean": mean, f"{metric}_std": deviation}
+            row |= {f"{metric}_low": low, f"{metric}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 

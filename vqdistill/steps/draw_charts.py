@@ -5,8 +5,8 @@ from vqdistill.reporting.figures import (
     codebook_figure,
     costs_figure,
     density_figure,
+    metrics_figure,
     save,
-    scores_figure,
     training_figure,
     weights_figure,
 )
@@ -23,7 +23,7 @@ def draw_charts(job: Job) -> None:
     charts = {
         "figure1": density_figure(density, table("model_sizes"), table("teacher")),
         "weights": weights_figure(table("density")),
-        "inpainting_scores": scores_figure(
+        "inpainting_metrics": metrics_figure(
             table("inpainting_summary"), classifier["test_accuracy"].iloc[0]
         ),
         "costs": costs_figure(table("costs")),

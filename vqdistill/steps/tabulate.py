@@ -10,12 +10,12 @@ from vqdistill.provenance.records import check_files, read_record
 from vqdistill.reporting import claims
 from vqdistill.reporting.dictionary import data_dictionary
 from vqdistill.reporting.names import GATHERED, TABLES
-from vqdistill.reporting.pictures import gather_pictures
 from vqdistill.reporting.records import check_settings, model_name, model_sizes, timings
 from vqdistill.reporting.tables import (
     check_complete,
     density_summary,
     gather,
+    gather_pictures,
     inpainting_summary,
     standard_weights,
 )

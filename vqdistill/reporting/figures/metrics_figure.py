@@ -1,4 +1,4 @@
-"""Scores of inpainting: conditional BPD, digit accuracy, sharpness and coherence."""
+"""Metrics of inpainting: conditional BPD, digit accuracy, sharpness and coherence."""
 
 import matplotlib as mpl
 import numpy as np
@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vqdistill.reporting.names import MASKS
 from vqdistill.reporting.style import GREY, PAGE_WIDTH, RC, method_styles, model_label
 from vqdistill.reporting.tables import in_order, largest_models
 
@@ -15,12 +16,11 @@ PANELS = {
     "sharpness_sample": "sharpness of samples / truth (near 1 is better)",
     "coherence_sample": "jump at the border / truth (near 1 is better)",
 }
-MASKS = ["left", "right", "top", "bottom", "centre"]
 
 
 @mpl.rc_context(RC)
-def scores_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
-    """Four scores per mask and model from inpainting_summary, each model at its largest size.
+def metrics_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
+    """Four metrics per mask and model from inpainting_summary, each model at its largest size.
 
     Marks are means and bars 95 % t-intervals over seeds. Dotted lines: the true image (ratio 1)
     and, where it is given, the classifier's accuracy on real images.
@@ -32,14 +32,14 @@ def scores_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
     figure = Figure(figsize=(PAGE_WIDTH, 5.0), layout="constrained")
     panels = figure.subplots(2, 2).flat
     offsets = np.linspace(-0.36, 0.36, len(models)) if len(models) > 1 else [0.0]
-    for axes, (score, title) in zip(panels, PANELS.items(), strict=True):
+    for axes, (metric, title) in zip(panels, PANELS.items(), strict=True):
         for (method, grid), offset in zip(models, offsets, strict=True):
             rows = table[(table["method"] == method) & (table["grid"] == grid)]
-            rows = rows.set_index("mask").reindex(masks).dropna(subset=f"{score}_mean")
+            rows = rows.set_index("mask").reindex(masks).dropna(subset=f"{metric}_mean")
             style = styles[method]
             x = np.array([masks.index(mask) for mask in rows.index]) + offset
-            mean = rows[f"{score}_mean"]
-            bars = np.array([mean - rows[f"{score}_low"], rows[f"{score}_high"] - mean])
+            mean = rows[f"{metric}_mean"]
+            bars = np.array([mean - rows[f"{metric}_low"], rows[f"{metric}_high"] - mean])
             axes.errorbar(
                 x, mean, yerr=bars, linestyle="none", color=style.colour, marker=style.marker,
                 markerfacecolor=_face(style, grid), markersize=4.5, elinewidth=0.9,
@@ -73,11 +73,8 @@ def _face(style, grid: str) -> str:
     """Hollow for the coarser grids, half-tone for finer ones, so that both are told apart."""
     if style.filled or grid == "-":
         return style.colour
-    return "white" if grid.startswith("2x") else mpl.colors.to_hex(_paler(style.colour))
-
-
-def _paler(colour: str) -> np.ndarray:
-    return 0.5 + 0.5 * np.array(mpl.colors.to_rgb(colour))
+    paler = 0.5 + 0.5 * np.array(mpl.colors.to_rgb(style.colour))
+    return "white" if grid.startswith("2x") else mpl.colors.to_hex(paler)
 
 
 def _finish(axes: Axes, title: str, masks: list[str]) -> None:

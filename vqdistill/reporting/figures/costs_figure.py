@@ -5,14 +5,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vqdistill.reporting.style import (
-    COLUMN_WIDTH,
-    GREY,
-    PAGE_WIDTH,
-    RC,
-    grid_label,
-    method_styles,
-)
+from vqdistill.reporting.figures.layout import legend_of_all, panels
+from vqdistill.reporting.style import GREY, RC, grid_label, marks, method_styles
 from vqdistill.reporting.tables import t_interval
 
 FAR = 1e4  # an enumeration above this times the largest count is told by an arrow, not drawn
@@ -29,12 +23,8 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
     selected = costs[costs["method"] != "exm"]  # enumeration alone is no curve
     shown = selected if len(selected) else costs
     sources = sorted(set(shown[["grid", "codebook_size"]].itertuples(index=False, name=None)))
-    columns = min(3, len(sources))
-    rows = -(-len(sources) // columns)
-    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    figure = Figure(figsize=(width, 0.5 + 2.4 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-    for axes, (grid, codes) in zip(panels, sources, strict=False):
+    figure, drawn = panels(len(sources), at_most=3, height=2.4, above=0.5)
+    for axes, (grid, codes) in zip(drawn, sources, strict=True):
         table = costs[(costs["grid"] == grid) & (costs["codebook_size"] == codes)]
         for method, style in styles.items():
             _curve(axes, table[table["method"] == method], style)
@@ -44,15 +34,7 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
         _enumeration(axes, float(table["latents_enumerated"].iloc[0]))
         axes.set_xscale("log", base=2)
         axes.set_title(f"{grid_label(grid)}, K = {codes}")
-    for axes in list(figure.axes)[len(sources) :]:
-        axes.set_axis_off()
-    entries = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    figure.legend(
-        entries.values(), entries.keys(), loc="outside upper center", ncols=3 if columns == 1 else 6
-    )
+    legend_of_all(figure, columns=3 if len(sources) == 1 else 6)
     figure.supxlabel("number of components N", fontsize=8)
     figure.supylabel("prior evaluations", fontsize=8)
     return figure
@@ -66,11 +48,7 @@ def _curve(axes, table: pd.DataFrame, style) -> None:
     counts = table.groupby("n_components")["evaluations"]
     rows = np.array([t_interval(values) for _, values in counts])  # [n_sizes, 3]
     n = list(counts.groups)
-    axes.plot(
-        n, rows[:, 0], color=style.colour, marker=style.marker, label=style.label, alpha=0.9,
-        markerfacecolor=style.colour if style.filled else "white",
-        linewidth=0.8 if style.control else 1.2,
-    )  # fmt: skip
+    axes.plot(n, rows[:, 0], label=style.label, alpha=0.9, **marks(style))
     low = np.maximum(rows[:, 1], rows[:, 0] / 10)  # a log axis has no place for 0
     axes.fill_between(n, low, rows[:, 2], color=style.colour, alpha=0.18, linewidth=0)
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from vqdistill.reporting.figures.layout import legend_of_all
 from vqdistill.reporting.style import (
     GREY,
     PAGE_WIDTH,
@@ -17,6 +18,7 @@ from vqdistill.reporting.style import (
     MethodStyle,
     grid_label,
     line_styles,
+    marks,
     method_styles,
     model_label,
 )
@@ -101,11 +103,7 @@ def weights_figure(density: pd.DataFrame) -> Figure:
         axes.set_yscale("symlog", linthresh=SMALL, linscale=0.5)
         axes.set_title(grid_label(grid))
         axes.grid(axis="y", color="0.92", linewidth=0.6)
-    entries = {}
-    for axes in panels:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=5)
+    legend_of_all(figure, columns=5)
     figure.supxlabel("number of parameters", fontsize=8)
     panels[0].set_ylabel("prior − uniform weights, test bits per dimension")
     return figure
@@ -115,11 +113,8 @@ def _difference(
     axes: Axes, sizes: list[int], rows: np.ndarray, style: MethodStyle, crosses: bool
 ) -> None:
     """One method's differences: rows [n_sizes, 3] of mean, low and high."""
-    axes.plot(
-        sizes, rows[:, 0], color=style.colour, marker=style.marker, label=style.label,
-        linestyle="none" if crosses else "-", linewidth=0.8 if style.control else 1.2,
-        markerfacecolor=style.colour if style.filled else "white", markersize=4,
-    )  # fmt: skip
+    line = "none" if crosses else "-"
+    axes.plot(sizes, rows[:, 0], linestyle=line, markersize=4, label=style.label, **marks(style))
     if crosses:
         axes.vlines(sizes, rows[:, 1], rows[:, 2], color=style.colour, alpha=0.3, linewidth=4)
     else:
@@ -193,36 +188,18 @@ def _draw(axes: Axes, curve: Curve, shown: pd.Series) -> None:
     """A curve, with the intervals of those means that are `shown`."""
     if curve.method == "exm":
         _crosses(axes, curve, shown)
-    else:
-        _line(axes, curve, shown)
-
-
-def _line(axes: Axes, curve: Curve, shown: pd.Series) -> None:
+        return
     rows, style = curve.rows, curve.style
-    faint = 0.65 if style.control else 1.0
     axes.plot(
-        rows["n_parameters"],
-        rows["bpd_mean"],
-        color=style.colour,
-        marker=style.marker,
-        linestyle=curve.line,
-        linewidth=0.8 if style.control else 1.2,
-        markerfacecolor=style.colour if style.filled else "white",
-        markersize=3 if style.control else 4,
-        markeredgewidth=1.0,
-        alpha=faint,
-        label=curve.label,
-    )
+        rows["n_parameters"], rows["bpd_mean"], linestyle=curve.line, label=curve.label,
+        markersize=3 if style.control else 4, markeredgewidth=1.0,
+        alpha=0.65 if style.control else 1.0, **marks(style),
+    )  # fmt: skip
     if (rows["n_seeds"] > 1).any() and not style.control:
         axes.fill_between(
-            rows["n_parameters"],
-            rows["bpd_low"],
-            rows["bpd_high"],
-            where=shown,
-            color=style.colour,
-            alpha=0.18 * faint,
-            linewidth=0,
-        )
+            rows["n_parameters"], rows["bpd_low"], rows["bpd_high"], where=shown,
+            color=style.colour, alpha=0.18, linewidth=0,
+        )  # fmt: skip
 
 
 def _crosses(axes: Axes, curve: Curve, shown: pd.Series) -> None:
@@ -274,9 +251,8 @@ def _merged(lines: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]
     merged: list[tuple[float, str, str]] = []
     for x, name, colour in sorted(lines):
         if merged and x / merged[-1][0] < CLOSE and merged[-1][2] == colour:
-            before = merged[-1]
             name = "source VQ-VAEs"
-            merged[-1] = (before[0], "", colour)
+            merged[-1] = (merged[-1][0], "", colour)
         merged.append((x, name, colour))
     return merged
 

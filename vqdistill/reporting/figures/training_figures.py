@@ -6,15 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from vqdistill.reporting.style import (
-    COLUMN_WIDTH,
-    GREY,
-    PAGE_WIDTH,
-    RC,
-    grid_label,
-    model_order,
-    model_title,
-)
+from vqdistill.reporting.figures.layout import panels
+from vqdistill.reporting.style import GREY, RC, grid_label, model_order, model_title
 
 TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#000000"
 
@@ -27,12 +20,8 @@ def training_figure(history: pd.DataFrame) -> Figure:
     of the training can be read.
     """
     models = sorted(history["model"].unique(), key=model_order)
-    columns = min(4, len(models))
-    rows = -(-len(models) // columns)
-    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    figure = Figure(figsize=(width, 0.5 + 1.4 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, model in zip(panels, models, strict=False):
+    figure, drawn = panels(len(models), at_most=4, height=1.4, above=0.5, sharey=False)
+    for axes, model in zip(drawn, models, strict=True):
         table = history[history["model"] == model]
         for _, run in table.groupby("seed"):
             run = run.sort_values("epoch")
@@ -43,8 +32,6 @@ def training_figure(history: pd.DataFrame) -> Figure:
         axes.set_ylim(*_readable(table))
         axes.set_title(model_title(model))
         axes.xaxis.get_major_locator().set_params(integer=True)
-    for axes in list(figure.axes)[len(models) :]:
-        axes.set_axis_off()
     handles = [
         mpl.lines.Line2D([], [], color=TRAINING, linestyle="--", label="training"),
         mpl.lines.Line2D([], [], color=VALIDATION, label="validation"),
@@ -60,12 +47,8 @@ def training_figure(history: pd.DataFrame) -> Figure:
 def codebook_figure(codebook: pd.DataFrame) -> Figure:
     """Frequency of each code among the codes of the training images, by rank, one line a seed."""
     sources = sorted(set(codebook[["grid", "codebook_size"]].itertuples(index=False, name=None)))
-    columns = min(3, len(sources))
-    rows = -(-len(sources) // columns)
-    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    figure = Figure(figsize=(width, 0.35 + 1.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-    for axes, (grid, codes) in zip(panels, sources, strict=False):
+    figure, drawn = panels(len(sources), at_most=3, height=1.9, above=0.35)
+    for axes, (grid, codes) in zip(drawn, sources, strict=True):
         table = codebook[(codebook["grid"] == grid) & (codebook["codebook_size"] == codes)]
         used = table[table["frequency"] > 0]
         for _, run in used.groupby("seed"):
@@ -86,8 +69,6 @@ def codebook_figure(codebook: pd.DataFrame) -> Figure:
             "1/K", (1, 1 / codes), (0, 2), xycoords=axes.get_yaxis_transform(), fontsize=7,
             textcoords="offset points", ha="right", color=GREY,
         )  # fmt: skip
-    for axes in list(figure.axes)[len(sources) :]:
-        axes.set_axis_off()
     figure.supxlabel("rank of the code", fontsize=8)
     figure.supylabel("frequency", fontsize=8)
     return figure
