@@ -15,8 +15,8 @@ from synthetic_tables import (
 
 from vqdistill.errors import InputError
 from vqdistill.reporting import figures, style
-from vqdistill.reporting.figures.density import axis_limits, density_curves
-from vqdistill.reporting.figures.pictures import ink
+from vqdistill.reporting.figures.density_figures import axis_limits, density_curves
+from vqdistill.reporting.figures.picture_figures import ink
 from vqdistill.reporting.tables import density_summary, inpainting_summary
 
 FEW = {("dmrs", "2x2"): (3.5, 0.9), ("mine", "4x4"): (3.3, 0.7)}
@@ -140,7 +140,7 @@ def test_titles_of_trained_models():
 def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
     density = density_table(FEW, seeds=seeds, components=[1, 4, 16])
     summary = density_summary(density)
-    scores = inpainting_summary(inpainting_table(density))
+    metrics = inpainting_summary(inpainting_table(density))
     references = pd.DataFrame(
         {"grid": "2x2", "codebook_size": [64, 4096], "split": "test", "reconstruction_bpd": 1.0}
     )
@@ -148,7 +148,7 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
         figures.density_figure(summary, sizes_table(), references),
         figures.density_figure(summary[summary["method"] == "exm"], sizes_table().iloc[:0]),
         figures.weights_figure(density),
-        figures.scores_figure(scores, 0.99),
+        figures.metrics_figure(metrics, 0.99),
         figures.costs_figure(costs_table(seeds=seeds)),
         figures.costs_figure(costs_table(seeds=seeds, codes=4, components=[1, 4])),
         figures.training_figure(history_table(seeds=seeds)),
@@ -173,11 +173,11 @@ def test_training_figure_leaves_a_single_jump_out_but_no_best_epoch():
     assert figures.training_figure(history).axes[0].get_ylim()[1] > 1e6
 
 
-def test_scores_figure_shows_the_tables_values():
-    scores = inpainting_summary(inpainting_table(density_table(FEW, components=[1, 4])))
-    axes = figures.scores_figure(scores).axes[0]
+def test_metrics_figure_shows_the_tables_values():
+    metrics = inpainting_summary(inpainting_table(density_table(FEW, components=[1, 4])))
+    axes = figures.metrics_figure(metrics).axes[0]
     drawn = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
-    rows = scores[(scores["method"] == "einet") & (scores["size"] == 30)].set_index("mask")
+    rows = metrics[(metrics["method"] == "einet") & (metrics["size"] == 30)].set_index("mask")
     masks = ["left", "right", "top", "bottom", "centre"]
     np.testing.assert_array_equal(drawn["EiNet"], rows.loc[masks, "conditional_bpd_mean"])
 
