@@ -13,7 +13,6 @@ from synthetic_tables import (
     sizes_table,
 )
 
-from vqdistill.errors import InputError
 from vqdistill.reporting import figures, style
 from vqdistill.reporting.figures.density_figures import axis_limits, density_curves
 from vqdistill.reporting.figures.picture_figures import ink
@@ -207,15 +206,6 @@ def test_observed_ink_is_blue_and_hidden_ink_is_red():
     query = ink(np.ones((1, 2)), hidden, blank=True)
     np.testing.assert_allclose(query[0, 0], style.UNOBSERVED_PAPER)
     np.testing.assert_allclose(query[0, 1], style.OBSERVED)
-
-
-def test_pictures_lacking_a_key_or_mask_are_refused():
-    arrays = pictures(["cm"], h=8)
-    with pytest.raises(InputError, match="corner"):
-        figures.inpainting_sheet(arrays, "corner")
-    del arrays["means"]
-    with pytest.raises(InputError, match="means"):
-        figures.inpainting_figure(arrays)
 
 
 def test_saved_twice_the_bytes_are_the_same(tmp_path):

@@ -1,10 +1,9 @@
 """Selection methods: which latents of a VQ-VAE become the components of a mixture.
 
 One file is one method. It holds PREFIXES_ARE_MODELS (whether the first n of a larger selection are
-a selection
-of n) and
+a selection of n) and
 
-    select(prior, n_components, generator, training_codes) -> selection.Selection
+    select(prior, n_components, generator, training_codes) -> base.Selection
 
 A file added here is a method that `load_method` finds. ExM selects nothing: it takes all latents.
 """
