@@ -19,8 +19,8 @@ PROFILE = ["--workflow-profile", "workflow/profiles/slurm"]
 # A cluster of one node on one disk answers fast, and jobs of seconds belong together.
 FAST = ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
 CHAINS = ["--groups"]
-CHAINS += [f"{rule}=chain" for rule in ("train_vqvae", "train_prior", "evaluate_teacher")]
-CHAINS += [f"distil_{exm}dmrs_dmbs_random_frequent=chain" for exm in ("exm_", "")]
+OF_TEACHERS = ("train_vqvae", "train_prior", "distil", "evaluate_teacher")
+CHAINS += [f"{rule}=chain" for rule in OF_TEACHERS]
 CHAINS += [f"{rule}=baseline" for rule in ("train_baseline", "evaluate_baseline")]
 
 pytestmark = pytest.mark.slurm

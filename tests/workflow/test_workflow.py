@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,11 +18,13 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from vqdistill import config as experiment
-from vqdistill.files import write_json
+from vqdistill.config import baselines, checked, expected_models, teachers
+from vqdistill.distillation import MAX_EXACT_LATENTS
+from vqdistill.files import read_csv, write_csv, write_json
 from vqdistill.provenance.records import file_digest, read_record, sealed
-from vqdistill.provenance.reproducing import WRITTEN, Result
+from vqdistill.provenance.reproducing import Result
 from vqdistill.reporting.names import FIGURES, MASKS, TABLES
+from vqdistill.settings import Experiment
 
 ROOT = Path(__file__).parents[2]
 RECORD = "record.json"
@@ -60,12 +62,11 @@ def repository(tmp_path_factory) -> Path:
     return folder
 
 
-def snakemake(repository: Path, folder: Path, *arguments: str | Path) -> str:
-    """What Snakemake says on both streams; in `folder`, with this Python for all its jobs."""
+def python(repository: Path, folder: Path, *words: str | Path) -> str:
+    """What this Python says on both streams, in `folder`, with the package of a repository."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    common = ["--snakefile", repository / "Snakefile", "--directory", folder, "--cores", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *common, "--nocolor", *arguments],
+        [sys.executable, *words],
         cwd=folder,
         env=os.environ | {"PATH": path, "PYTHONPATH": str(repository)},
         stdout=subprocess.PIPE,
@@ -78,40 +79,46 @@ def snakemake(repository: Path, folder: Path, *arguments: str | Path) -> str:
     return done.stdout
 
 
+def snakemake(repository: Path, folder: Path, *arguments: str | Path) -> str:
+    """What Snakemake says on both streams; in `folder`, with this Python for all its jobs."""
+    common = ["--snakefile", repository / "Snakefile", "--directory", folder, "--cores", "2"]
+    words = ["-m", "snakemake", *common, "--nocolor", *arguments]
+    return python(repository, folder, *words)
+
+
 def planned(repository: Path, folder: Path, *configs: Path) -> Counter:
-    """The jobs of a dry run: how often each (rule, name of source or model, seed) is listed."""
+    """The jobs of a dry run: how often each (rule, name of teacher or model, seed) is listed."""
     files = [repository / "config.yaml", *configs]
     said = snakemake(repository, folder, "--dry-run", "--configfile", *files)
     jobs = Counter()
     for block in re.split(r"\n(?=(?:local)?rule )", said)[1:]:
         rule = re.match(r"(?:local)?rule (\w+):", block)[1]
-        named = re.search(r"\n +wildcards: (?:source|model)=(\S+), seed=(\d+)\n", block)
+        named = re.search(r"\n +wildcards: (?:teacher|model)=(\S+), seed=(\d+)\n", block)
         jobs[(rule, named[1], int(named[2])) if named else (rule, "", -1)] += 1
     stated = re.search(r"\ntotal +(\d+)\n", said)
     assert sum(jobs.values()) == (int(stated[1]) if stated else 0), said
     return jobs
 
 
-def resolved(*changes: dict) -> dict:
+def resolved(*changes: dict) -> Experiment:
     """The paper's config with presets on top, as the workflow sees it."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     for change in changes:
         update_config(config, copy.deepcopy(change))
-    schema = experiment.read_schema(ROOT / "workflow/schemas/config.schema.yaml")
-    return experiment.checked(config, schema)
+    return checked(config)
 
 
-def expected_jobs(config: dict, seeds: list[int]) -> Counter:
+def preset(name: str) -> dict:
+    path = ROOT / f"workflow/presets/{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def expected_jobs(experiment: Experiment, seeds: list[int]) -> Counter:
     """All jobs of the runs with these seeds, from the config."""
-    teachers, models = experiment.teachers(config), experiment.baselines(config)
-    distil = {source: f"distil_{'_'.join(methods)}" for source, methods in teachers.items()}
-    jobs = [(rule, model, seed) for rule, model, seed in product(
-        ("train_baseline", "evaluate_baseline"), models, seeds
-    )]  # fmt: skip
-    for source, seed in product(teachers, seeds):
-        rules = ("train_vqvae", "train_prior", distil[source], "evaluate_teacher")
-        jobs += [(rule, source, seed) for rule in rules]
-    return Counter(jobs)
+    of_teachers = ("train_vqvae", "train_prior", "distil", "evaluate_teacher")
+    of_baselines = ("train_baseline", "evaluate_baseline")
+    jobs = Counter(product(of_teachers, teachers(experiment), seeds))
+    return jobs + Counter(product(of_baselines, baselines(experiment), seeds))
 
 
 def once(*rules: str) -> Counter:
@@ -122,39 +129,51 @@ REPORT = once("tabulate", "draw_charts", "draw_pictures", "all")
 SHARED = once("prepare_data", "train_classifier")
 
 
-def test_paper_lists_every_run_of_every_seed_quickly(repository, tmp_path):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    jobs = planned(repository, tmp_path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    config = resolved()
-    assert jobs == expected_jobs(config, config["seeds"]) + SHARED + REPORT
-    assert config["seeds"] == [0, 1, 2, 3, 4]
-    assert len(experiment.teachers(config)) == 7
+def test_paper_lists_every_run_of_every_seed(repository, tmp_path):
+    jobs, experiment = planned(repository, tmp_path), resolved()
+    assert experiment.seeds == (0, 1, 2, 3, 4)
+    assert len(teachers(experiment)) == 7
+    assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
     counts = Counter(rule for rule, _, _ in jobs.elements())
-    assert counts["train_vqvae"] == counts["train_prior"] == counts["evaluate_teacher"] == 7 * 5
-    assert counts["distil_exm"] == 5 * 5
-    assert counts["distil_dmrs_dmbs_random_frequent"] == 2 * 5
+    assert counts["train_vqvae"] == counts["distil"] == counts["evaluate_teacher"] == 7 * 5
     assert counts["train_baseline"] == counts["evaluate_baseline"] == (1 + 5) * 5
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
 
 
 def test_quick_preset_is_small_but_has_a_space_that_cannot_be_enumerated(repository, tmp_path):
-    preset = ROOT / "workflow/presets/quick.yaml"
-    jobs = planned(repository, tmp_path, preset)
-    config = resolved(yaml.safe_load(preset.read_text()))
-    assert jobs == expected_jobs(config, config["seeds"]) + SHARED + REPORT
+    jobs = planned(repository, tmp_path, ROOT / "workflow/presets/quick.yaml")
+    experiment = resolved(preset("quick"))
+    assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
     assert sum(jobs.values()) <= 93
-    largest = max(
-        int(size) ** math.prod(int(side) for side in grid.split("x"))
-        for grid, size in (source.split("-K") for source in experiment.teachers(config))
+    latents = [
+        size ** math.prod(teacher.grid)
+        for teacher in experiment.teachers
+        for size in teacher.codebook_sizes
+    ]
+    assert max(latents) > MAX_EXACT_LATENTS
+
+
+@pytest.mark.slow
+def test_two_hundred_seeds_can_be_planned(repository, tmp_path):
+    """In fewer seconds and megabytes than the first code took for it."""
+    files = [repository / "config.yaml", repository / "workflow/presets/quick.yaml"]
+    seeds = f"seeds={[*range(200)]}"
+    words = ["-m", "snakemake", "--snakefile", repository / "Snakefile", "--dry-run"]
+    words += ["--directory", tmp_path, "--quiet", "rules", "--configfile", *files, "--config"]
+    process = subprocess.Popen(
+        [sys.executable, *words, seeds],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        stdout=subprocess.DEVNULL,
     )
-    assert largest > experiment.MAX_EXACT_LATENTS
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0
+    assert used.ru_utime + used.ru_stime < 45
+    assert used.ru_maxrss < 380 * 1024
 
 
-@pytest.mark.parametrize("preset", sorted((ROOT / "workflow/presets").glob("*.yaml")))
-def test_presets_are_experiments_of_their_own_name(preset):
-    config = resolved(yaml.safe_load(preset.read_text()))
-    assert config["experiment"] == preset.stem
+@pytest.mark.parametrize("name", ["quick", "laptop"])
+def test_presets_are_experiments_of_their_own_name(name):
+    assert resolved(preset(name)).experiment == name
 
 
 @pytest.fixture(scope="session")
@@ -206,7 +225,7 @@ def test_no_cell_of_any_csv_is_empty_or_not_a_number(tiny):
 
 def test_density_has_every_model_and_split_and_no_other(tiny):
     table = tables(tiny)["density"]
-    models = pd.DataFrame(experiment.expected_models(resolved(TINY)))
+    models = pd.DataFrame(expected_models(resolved(TINY)))
     expected = models.merge(pd.DataFrame({"split": ["test", "validation", "train"]}), how="cross")
     keys = list(expected.columns)
     found = Counter(table[keys].itertuples(index=False, name=None))
@@ -298,21 +317,13 @@ def records(folder: Path) -> list[Path]:
     return sorted((folder / "results/tiny").rglob(RECORD))
 
 
-def test_every_rule_declares_one_thread():
-    for path in (ROOT / "workflow/rules").glob("*.smk"):
-        rules = re.split(r"\n *rule\b", path.read_text())[1:]
-        for rule in rules:
-            declared = re.findall(r"\n +threads: (\d+)\n", rule)
-            computes = "benchmark:" in rule
-            assert declared == ["1"] or (declared == [] and not computes), rule
-
-
 def test_every_result_is_named_by_a_record_with_all_that_made_it(tiny):
     """Its digest, code version, settings, seed, libraries, hardware and the files it came from."""
     named = {}
     for record in records(tiny):
         result, facts = Result(record), read_record(record)
-        assert {"code_version", "settings", "seed", "threads", "device"} <= facts.keys()
+        assert {"code_version", "settings", "seed", "device"} <= facts.keys()
+        assert facts["threads"] == 1  # what a job gets of the cores, however many there are
         assert facts["code_version"] == result.current_version(), record
         assert facts["libraries"].keys() >= {"python", "torch", "numpy", "scikit-learn", "scipy"}
         assert "cores" in facts["hardware"]
@@ -324,7 +335,9 @@ def test_every_result_is_named_by_a_record_with_all_that_made_it(tiny):
     for kind in ("data", "models", "latents", "metrics", "tables"):
         for path in (tiny / "results/tiny" / kind).rglob("*"):
             assert path.is_dir() or path.name == RECORD or path in named, path
-    assert set(named.values()) == set(WRITTEN)
+    steps = {"prepare_data", "train_vqvae", "train_prior", "train_baseline", "train_classifier"}
+    steps |= {"distil", "evaluate_teacher", "evaluate_baseline", "tabulate"}
+    assert set(named.values()) == steps
 
 
 def reproduce(repository: Path, record: Path, folder: Path) -> tuple[int, str]:
@@ -421,3 +434,42 @@ def test_what_cannot_be_reproduced_is_told_in_one_line(repository, tiny, tmp_pat
         assert said.startswith("reproduce: ")
         assert named in said
     assert not (tmp_path / "new").exists()
+
+
+# many seeds
+
+
+def copy_seed(results: Path, seed: int) -> None:
+    """The files of seed 0 under another seed, as if a run of that seed had written them."""
+    for source in sorted(results.glob("*/*/seed-0")):
+        if source.parent.name == "classifier":
+            continue
+        folder = Path(shutil.copytree(source, source.with_name(f"seed-{seed}")))
+        for path in folder.glob("*.csv"):
+            table = read_csv(path)
+            if "seed" in table:
+                write_csv(path, table.assign(seed=seed))
+    for path in results.glob(f"*/*/seed-{seed}/{RECORD}"):
+        facts = dict(read_record(path)) | {"seed": seed}
+        names = [name.replace("/seed-0/", f"/seed-{seed}/") for name in facts["files"]]
+        facts["files"] = {
+            name: file_digest(results.parents[1] / name)
+            for name in names
+            if (results.parents[1] / name).exists()
+        }
+        write_json(path, sealed(facts))
+
+
+def test_tables_are_made_of_forty_seeds(repository, tiny, tmp_path):
+    """Whose files are too many for a command line."""
+    folder, seeds = tmp_path / "copy", [*range(40)]
+    shutil.copytree(tiny / "results", folder / "results")
+    for seed in seeds[1:]:
+        copy_seed(folder / "results/tiny", seed)
+    configs = (repository / "config.yaml", config_file(folder, seeds=seeds))
+    said = snakemake(repository, folder, "-n", "-p", "-F", "--configfile", *configs)
+    command = re.search(r"Shell command: python (.* vqdistill.steps.tabulate .*) > ", said)[1]
+    python(repository, folder, *shlex.split(command))
+    density = tables(folder)["density"]
+    assert set(density["seed"]) == set(seeds)
+    assert set(tables(folder)["density_summary"]["n_seeds"]) == {40}

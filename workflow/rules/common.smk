@@ -72,11 +72,12 @@ def growing(amount):
 
 
 def options(step, settings=None, **others):
-    """The options of a step, as a param of its rule.
+    """The options of a step, as two params of its rule, `files` and `values`.
 
-    They are the rule's named inputs and outputs, `others` (patterns of paths beside them), and
-    the settings: those of the experiment, or settings(experiment, teacher or model). All that the
-    result depends on is among them, so that a change of any of it runs the job again.
+    The files are the rule's named inputs and outputs, and `others`, patterns of paths beside them.
+    The values hold all else that the result depends on, the settings and the version of the code
+    among it. Snakemake runs a job again where they change, since they need the wildcards alone.
+    settings: those of the experiment, or settings(experiment, teacher or model).
     """
 
     @cache
@@ -85,16 +86,19 @@ def options(step, settings=None, **others):
         values = plain(found) if found else {}
         return json.dumps(values, sort_keys=True), step_version(step, values)
 
-    def of_job(wildcards, input, output):
-        files = {**dict(input.items()), **dict(output.items())}
-        files |= {name: path.format(**dict(wildcards.items())) for name, path in others.items()}
-        paths = {k: [str(v)] if isinstance(v, str) else [*map(str, v)] for k, v in files.items()}
-        own, version = resolved(*(w for k, w in wildcards.items() if k != "seed"))
-        values = {"settings": own, "experiment": EXPERIMENT.experiment, "code_version": version}
-        words = command_lines.options(paths, **values, seed=wildcards.get("seed", 0))
-        return shlex.join(words)
+    def files(wildcards, input, output):
+        named = {**dict(input.items()), **dict(output.items())}
+        named |= {name: path.format(**dict(wildcards.items())) for name, path in others.items()}
+        paths = {k: [str(v)] if isinstance(v, str) else [*map(str, v)] for k, v in named.items()}
+        return shlex.join(command_lines.options(paths))
 
-    return of_job
+    def values(wildcards):
+        own, version = resolved(*(w for k, w in wildcards.items() if k != "seed"))
+        seed, name = wildcards.get("seed", 0), EXPERIMENT.experiment
+        given = {"settings": own, "experiment": name, "seed": seed, "code_version": version}
+        return shlex.join(command_lines.options({}, **given))
+
+    return {"files": files, "values": values}
 
 
 def trained(name, *others, seed="{seed}"):

@@ -17,6 +17,7 @@ rule prepare_data:
         mem_mb=4000,
         runtime=30,
     params:
-        options=options("prepare_data", EXPERIMENT.data),
+        **options("prepare_data", EXPERIMENT.data),
     shell:
-        "python -m vqdistill.steps.prepare_data {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.prepare_data {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"

@@ -21,6 +21,7 @@ rule distil:
         mem_mb=growing(8000),
         runtime=growing(720),
     params:
-        options=options("distil", experiments.selection_settings),
+        **options("distil", experiments.selection_settings),
     shell:
-        "python -m vqdistill.steps.distil {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.distil {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"

@@ -24,10 +24,10 @@ rule evaluate_teacher:
         runtime=growing(1440),
         gpu=1,
     params:
-        options=options("evaluate_teacher", experiments.teacher_evaluation_settings),
+        **options("evaluate_teacher", experiments.teacher_evaluation_settings),
     shell:
-        "python -m vqdistill.steps.evaluate_teacher {params.options} --threads {threads}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.evaluate_teacher {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule evaluate_baseline:
@@ -49,7 +49,7 @@ rule evaluate_baseline:
         runtime=growing(1440),
         gpu=1,
     params:
-        options=options("evaluate_baseline", experiments.baseline_evaluation_settings),
+        **options("evaluate_baseline", experiments.baseline_evaluation_settings),
     shell:
-        "python -m vqdistill.steps.evaluate_baseline {params.options} --threads {threads}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.evaluate_baseline {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"

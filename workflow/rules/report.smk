@@ -29,9 +29,10 @@ rule tabulate:
         mem_mb=2000,
         runtime=15,
     params:
-        options=options("tabulate", EXPERIMENT, tables=f"{RESULTS}/tables"),
+        **options("tabulate", EXPERIMENT, tables=f"{RESULTS}/tables"),
     shell:
-        "python -m vqdistill.steps.tabulate {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.tabulate {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule draw_charts:
@@ -50,9 +51,10 @@ rule draw_charts:
         mem_mb=2000,
         runtime=15,
     params:
-        options=options("draw_charts", tables=f"{RESULTS}/tables", figures=f"{RESULTS}/figures"),
+        **options("draw_charts", tables=f"{RESULTS}/tables", figures=f"{RESULTS}/figures"),
     shell:
-        "python -m vqdistill.steps.draw_charts {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.draw_charts {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule draw_pictures:
@@ -70,9 +72,10 @@ rule draw_pictures:
         mem_mb=2000,
         runtime=15,
     params:
-        options=options("draw_pictures", figures=f"{RESULTS}/figures"),
+        **options("draw_pictures", figures=f"{RESULTS}/figures"),
     shell:
-        "python -m vqdistill.steps.draw_pictures {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.draw_pictures {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule tables:
@@ -108,9 +111,10 @@ rule plan:
     conda:
         "../../environment.yml"
     params:
-        options=options("plan", EXPERIMENT, plan=f"{RESULTS}/plan/plan.csv"),
+        **options("plan", EXPERIMENT, plan=f"{RESULTS}/plan/plan.csv"),
     shell:
-        "python -m vqdistill.steps.plan {params.options} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.plan {params.files} {params.values}"
+        " 2>&1 | tee {log}"
 
 
 rule measure:
@@ -123,14 +127,15 @@ rule measure:
     conda:
         "../../environment.yml"
     params:
-        options=options(
+        **options(
             "measure",
             EXPERIMENT,
             results=RESULTS,
             measured=f"workflow/measured/{EXPERIMENT.experiment}.csv",
         ),
     shell:
-        "python -m vqdistill.steps.measure {params.options} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.measure {params.files} {params.values}"
+        " 2>&1 | tee {log}"
 
 
 rule reference:
@@ -144,9 +149,10 @@ rule reference:
     conda:
         "../../environment.yml"
     params:
-        options=options("copy_reference", results=RESULTS, reference=REFERENCE),
+        **options("copy_reference", results=RESULTS, reference=REFERENCE),
     shell:
-        "python -m vqdistill.steps.copy_reference {params.options} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.copy_reference {params.files} {params.values}"
+        " 2>&1 | tee {log}"
 
 
 rule compare:
@@ -159,10 +165,11 @@ rule compare:
     conda:
         "../../environment.yml"
     params:
-        options=options(
+        **options(
             "compare_reference",
             reference=f"{REFERENCE}/tables/density_summary.csv",
             comparison=f"{RESULTS}/comparison/comparison.csv",
         ),
     shell:
-        "python -m vqdistill.steps.compare_reference {params.options} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.compare_reference {params.files} {params.values}"
+        " 2>&1 | tee {log}"

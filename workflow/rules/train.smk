@@ -22,13 +22,14 @@ rule train_vqvae:
         runtime=growing(720),
         gpu=1,
     params:
-        options=options(
+        **options(
             "train_vqvae",
             experiments.vqvae_settings,
             checkpoint=f"{RESULTS}/checkpoints/vqvae-{{teacher}}/seed-{{seed}}.safetensors",
         ),
     shell:
-        "python -m vqdistill.steps.train_vqvae {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.train_vqvae {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule train_prior:
@@ -50,13 +51,14 @@ rule train_prior:
         runtime=growing(720),
         gpu=1,
     params:
-        options=options(
+        **options(
             "train_prior",
             experiments.prior_settings,
             checkpoint=f"{RESULTS}/checkpoints/prior-{{teacher}}/seed-{{seed}}.safetensors",
         ),
     shell:
-        "python -m vqdistill.steps.train_prior {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.train_prior {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule train_baseline:
@@ -77,13 +79,14 @@ rule train_baseline:
         runtime=growing(1440),
         gpu=1,
     params:
-        options=options(
+        **options(
             "train_baseline",
             experiments.baseline_settings,
             checkpoint=f"{RESULTS}/checkpoints/{{model}}/seed-{{seed}}.safetensors",
         ),
     shell:
-        "python -m vqdistill.steps.train_baseline {params.options} --threads {threads} > {log} 2>&1"
+        "python -m vqdistill.steps.train_baseline {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule train_classifier:
@@ -104,11 +107,11 @@ rule train_classifier:
         runtime=growing(60),
         gpu=1,
     params:
-        options=options(
+        **options(
             "train_classifier",
             EXPERIMENT.classifier,
             checkpoint=f"{RESULTS}/checkpoints/classifier.safetensors",
         ),
     shell:
-        "python -m vqdistill.steps.train_classifier {params.options} --threads {threads}"
-        " > {log} 2>&1"
+        "python -m vqdistill.steps.train_classifier {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
