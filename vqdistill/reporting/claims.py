@@ -6,6 +6,8 @@ the threshold, 'not reproduced' where the whole of it is on the wrong side, else
 are measures with one seed only, which have no interval, and those that were not taken.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +94,17 @@ COLUMNS = [
     "verdict",
 ]  # fmt: skip
 NOT_MEASURED = "not measured in this experiment"
+LACKING = {  # what a claim is about, where no model of it was measured
+    3: ("BPD of each distilled model minus that of CM", [], "advantage"),
+    4: ("BPD that the last doubling of N gains", [], "last gain"),
+    5: ("BPD of each model minus that of EiNet", [], "advantage"),
+    6: ("digit accuracy on completed images", [], "digit accuracy"),
+    7: ("sharpness and coherence of completions", [], "picture metric"),
+    8: ("prior evaluations of DMBS / NHWK", [], "evaluations per NHWK"),
+}
+Measures = Iterator[
+    tuple
+]  # what is measured, its value for each seed, its threshold, if missing why
 
 
 @dataclass(frozen=True)
@@ -106,18 +119,22 @@ class Tables:
 
 def judge(tables: Tables) -> pd.DataFrame:
     """All rows of claims.csv, by claim."""
-    density = _main_curves(tables.density)
-    inpainting = tables.inpainting
+    density, inpainting = _main_curves(tables.density), tables.inpainting
     inpainting = largest_models(inpainting) if len(inpainting) else inpainting
+    measures = {
+        1: claim_1(density),
+        2: claim_2(density),
+        3: claim_3(density),
+        4: claim_4(density),
+        5: claim_5(density),
+        6: claim_6(inpainting, tables.real_accuracy),
+        7: claim_7(inpainting),
+        8: claim_8(tables.costs),
+    }
     rows = [
-        *claim_1(density),
-        *claim_2(density),
-        *claim_3(density),
-        *claim_4(density),
-        *claim_5(density),
-        *claim_6(inpainting, tables.real_accuracy),
-        *claim_7(inpainting),
-        *claim_8(tables.costs),
+        _row(claim, *measure)
+        for claim, found in measures.items()
+        for measure in list(found) or [LACKING[claim]]
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -144,138 +161,107 @@ def verdict(low: float, high: float, n_seeds: int, threshold: Threshold) -> str:
     return "reproduced" if right else "not reproduced" if wrong else "undecided"
 
 
-def claim_1(density: pd.DataFrame) -> list[dict]:
+def claim_1(density: pd.DataFrame) -> Measures:
     """Gap of DMRS 2×2 to ExM of the largest codebook, and the N that nearly closes it."""
     exact, sampled = _curve(density, "exm", "2x2"), _curve(density, "dmrs", "2x2")
     gap = _paired(sampled.iloc[:, -1:], exact.iloc[:, -1:], lambda d, e: d[0] - e[0])
     what = "BPD of DMRS 2×2 at its largest N minus that of ExM 2×2 at its largest K"
-    close, rows = THRESHOLDS["reference gap"].value, sampled.to_numpy()
-    share = [_components_for(bpd, sampled.columns, 0.1 * (bpd[0] - bpd[-1])) for bpd in rows]
-    near = [_components_for(bpd, sampled.columns, close) for bpd in rows]
+    yield what, gap, "reference gap"
+    close, sizes, rows = THRESHOLDS["reference gap"].value, sampled.columns, sampled.to_numpy()
+    share = [_components_for(bpd, sizes, 0.1 * (bpd[0] - bpd[-1])) for bpd in rows]
     speed = "smallest N of DMRS 2×2 with 90 % of its improvement from its smallest to its largest N"
+    yield f"{speed}, over the largest N", share, "share of components"
+    near = [_components_for(bpd, sizes, close) for bpd in rows]
     own = f"smallest N of DMRS 2×2 within {close} bits of its BPD at its largest N"
-    return [
-        _row(1, what, gap, "reference gap"),
-        _row(1, f"{speed}, over the largest N", share, "share of components"),
-        _row(1, f"{own}, over the largest N", near, "share of components"),
-    ]
+    yield f"{own}, over the largest N", near, "share of components"
 
 
-def claim_2(density: pd.DataFrame) -> list[dict]:
+def claim_2(density: pd.DataFrame) -> Measures:
     """BPD of DMBS 4×4 minus DMRS 4×4, at the largest shared N and over the upper half of them."""
-    beam, sampled = _shared(_curve(density, "dmbs", "4x4"), _curve(density, "dmrs", "4x4"))
-    upper = len(beam.columns) // 2
-    last = _paired(beam, sampled, lambda b, s: b[-1] - s[-1])
-    mean = _paired(beam, sampled, lambda b, s: np.mean(b[upper:] - s[upper:]))
+    beam, sampled = _curve(density, "dmbs", "4x4"), _curve(density, "dmrs", "4x4")
+    shared = beam.columns.intersection(sampled.columns)
+    beam, sampled, upper = beam[shared], sampled[shared], len(shared) // 2
     what = "BPD of DMBS 4×4 minus that of DMRS 4×4"
-    return [
-        _row(2, f"{what} at the largest N", last, "beam gap"),
-        _row(2, f"{what}, mean over the upper half of the doublings of N", mean, "beam gap"),
-    ]
+    last = _paired(beam, sampled, lambda b, s: b[-1] - s[-1])
+    yield f"{what} at the largest N", last, "beam gap"
+    mean = _paired(beam, sampled, lambda b, s: np.mean(b[upper:] - s[upper:]))
+    yield f"{what}, mean over the upper half of the doublings of N", mean, "beam gap"
 
 
-def claim_3(density: pd.DataFrame) -> list[dict]:
+def claim_3(density: pd.DataFrame) -> Measures:
     """BPD of each distilled model minus that of CM, at equal N."""
     mixture = _curve(density, "cm", "-")
-    rows = []
-    for method, grid in _distilled(density):
-        other, at = _curve(density, method, grid), f"BPD of {_label(method, grid)} minus that of CM"
+    for model in _models(density, DISTILLED):
+        other, at = _curve(density, *model), f"BPD of {_label(*model)} minus that of CM"
         last = _paired_at_overlap(other, mixture, lambda d: d[-1])
+        yield f"{at} at the largest shared N", last, "advantage"
         least = _paired_at_overlap(other, mixture, np.min)
-        rows += [
-            _row(3, f"{at} at the largest shared N", last, "advantage"),
-            _row(3, f"{at}, smallest over all shared N", least, "advantage"),
-        ]
-    return rows or [_row(3, "BPD of each distilled model minus that of CM", [], "advantage")]
+        yield f"{at}, smallest over all shared N", least, "advantage"
 
 
-def claim_4(density: pd.DataFrame) -> list[dict]:
+def claim_4(density: pd.DataFrame) -> Measures:
     """BPD gained by the last doublings of N, alone and over that of the first."""
-    rows = []
-    for method, grid in _distilled(density):
-        curve, name = _curve(density, method, grid), _label(method, grid)
+    for model in _models(density, DISTILLED):
+        curve, name = _curve(density, *model), _label(*model)
         gains = -np.diff(curve.to_numpy(), axis=1)  # [n_seeds, n_sizes - 1]
         gains = gains / np.diff(np.log2(curve.columns.to_numpy(dtype=float)))
         last = gains[:, -1] if gains.shape[1] else []
+        yield f"BPD that the last doubling of N gains {name}", last, "last gain"
         first = gains[:, :2].sum(axis=1)
-        enough, gained = gains.shape[1] >= 4, (first > 0).all()  # in each seed
-        ratio = gains[:, -2:].sum(axis=1) / first if enough and gained else []
+        gained = (first > 0).all()  # in each seed
+        ratio = gains[:, -2:].sum(axis=1) / first if gained and gains.shape[1] >= 4 else []
         missing = NOT_MEASURED if gained else "not defined, where the first gain nothing"
-        rows += [
-            _row(4, f"BPD that the last doubling of N gains {name}", last, "last gain"),
-            _row(
-                4, f"gain of {name}: last two doublings / first two", ratio, "gain ratio", missing
-            ),
-        ]
-    return rows or [_row(4, "BPD that the last doubling of N gains", [], "last gain")]
+        yield f"gain of {name}: last two doublings / first two", ratio, "gain ratio", missing
 
 
-def claim_5(density: pd.DataFrame) -> list[dict]:
+def claim_5(density: pd.DataFrame) -> Measures:
     """Least BPD by which EiNet beats each other model, at sizes (parameters) that both cover."""
     einet = _curve(density, "einet", "-", "n_parameters")
-    others = [p for p in in_order(density) if p[0] in PAPER_METHODS and p[0] != "einet"]
-    rows = []
-    for method, grid in others:
-        other = _curve(density, method, grid, "n_parameters")
+    for model in _models(density, [method for method in PAPER_METHODS if method != "einet"]):
+        other = _curve(density, *model, "n_parameters")
         least = _paired_at_overlap(other, einet, np.min)
-        what = f"BPD of {_label(method, grid)} minus that of EiNet"
-        rows.append(_row(5, f"{what}, smallest over the shared sizes", least, "advantage"))
-    return rows or [_row(5, "BPD of each model minus that of EiNet", [], "advantage")]
+        what = f"BPD of {_label(*model)} minus that of EiNet"
+        yield f"{what}, smallest over the shared sizes", least, "advantage"
 
 
-def claim_6(inpainting: pd.DataFrame, real_accuracy: float) -> list[dict]:
+def claim_6(inpainting: pd.DataFrame, real_accuracy: float) -> Measures:
     """Accuracy on digits completed by samples, from chance (0) to that on real images (1)."""
-    rows = []
-    if real_accuracy > CHANCE:
-        for method, grid in _paper_models(inpainting):
-            accuracy = _metric(inpainting, method, grid, "accuracy_sample").mean(axis=1)
-            scaled = (accuracy - CHANCE) / (real_accuracy - CHANCE)
-            what = (
-                f"(accuracy of {_label(method, grid)}'s completions - 0.1) / (that of real images"
-            )
-            rows.append(_row(6, f"{what} - 0.1), mean over masks", scaled, "digit accuracy"))
-    return rows or [_row(6, "digit accuracy on completed images", [], "digit accuracy")]
+    for model in _models(inpainting, PAPER_METHODS) if real_accuracy > CHANCE else []:
+        accuracy = _metric(inpainting, *model, "accuracy_sample").mean(axis=1)
+        scaled = (accuracy - CHANCE) / (real_accuracy - CHANCE)
+        what = f"(accuracy of {_label(*model)}'s completions - 0.1) / (that of real images - 0.1)"
+        yield f"{what}, mean over masks", scaled, "digit accuracy"
 
 
-def claim_7(inpainting: pd.DataFrame) -> list[dict]:
+def claim_7(inpainting: pd.DataFrame) -> Measures:
     """How much nearer to the truth (ratio 1) sharpness and coherence of distilled models are."""
-    rows = []
-    models = _paper_models(inpainting)
-    baselines = [model for model in models if model[0] in ("cm", "einet")]
     for metric in ("sharpness", "coherence"):
-        for model in (model for model in models if model[0] in DISTILLED):
-            for baseline in baselines:
+        for model in _models(inpainting, DISTILLED):
+            for baseline in _models(inpainting, ("cm", "einet")):
                 near, far = (
                     (_metric(inpainting, *pair, f"{metric}_sample") - 1).abs().mean(axis=1)
                     for pair in (model, baseline)
                 )
                 what = f"|{metric} - 1| of {_label(*baseline)} minus that of {_label(*model)}"
-                difference = (far - near).dropna()
-                rows.append(_row(7, f"{what}, mean over masks", difference, "picture metric"))
-    return rows or [_row(7, "sharpness and coherence of completions", [], "picture metric")]
+                yield f"{what}, mean over masks", (far - near).dropna(), "picture metric"
 
 
-def claim_8(costs: pd.DataFrame) -> list[dict]:
+def claim_8(costs: pd.DataFrame) -> Measures:
     """Prior evaluations counted by DMBS over NHWK, their growth with N, and over K^HW."""
-    rows = []
     beam = costs[costs["method"] == "dmbs"] if len(costs) else costs
     for (grid, codes), table in beam.groupby(["grid", "codebook_size"]) if len(beam) else []:
-        height, width = map(int, grid.split("x"))
+        positions = math.prod(map(int, grid.split("x")))
         counted = table.pivot(index="seed", columns="n_components", values="evaluations")
         n = counted.columns.to_numpy(dtype=float)
-        constant = (counted / (n * height * width * codes)).max(axis=1)
-        half = len(n) // 2
-        growth = []
+        name = f"prior evaluations of {_label('dmbs', grid)}, K = {codes}"
+        constant = (counted / (n * positions * codes)).max(axis=1)
+        yield f"{name} / NHWK, largest over all N", constant, "evaluations per NHWK"
+        half, growth = len(n) // 2, []
         if len(n) - half >= 2:
             growth = np.polyfit(np.log(n[half:]), np.log(counted.to_numpy()[:, half:].T), 1)[0]
-        share = counted.iloc[:, -1] / float(codes) ** (height * width)
-        name = f"prior evaluations of {_label('dmbs', grid)}, K = {codes}"
-        rows += [
-            _row(8, f"{name} / NHWK, largest over all N", constant, "evaluations per NHWK"),
-            _row(8, f"{name}: exponent of N, upper half of the doublings", growth, "growth"),
-            _row(8, f"{name} at the largest N / K^HW", share, "share of enumeration"),
-        ]
-    return rows or [_row(8, "prior evaluations of DMBS / NHWK", [], "evaluations per NHWK")]
+        yield f"{name}: exponent of N, upper half of the doublings", growth, "growth"
+        share = counted.iloc[:, -1] / float(codes) ** positions
+        yield f"{name} at the largest N / K^HW", share, "share of enumeration"
 
 
 def _row(claim: int, measure: str, values, threshold: str, missing: str = NOT_MEASURED) -> dict:
@@ -284,8 +270,7 @@ def _row(claim: int, measure: str, values, threshold: str, missing: str = NOT_ME
     row = {"claim": claim, "statement": STATEMENTS[claim], "measure": measure, "unit": rule.unit}
     row |= {"side": rule.side, "threshold": rule.value, "n_seeds": len(values)}
     if not len(values):
-        measure = f"{measure}: {missing}"
-        row |= {"measure": measure, "value": "-", "low": "-", "high": "-"}
+        row |= {"measure": f"{measure}: {missing}", "value": "-", "low": "-", "high": "-"}
         return row | {"verdict": "undecided"}
     mean, low, high = t_interval(values)
     row |= {k: float(f"{v:.6g}") for k, v in {"value": mean, "low": low, "high": high}.items()}
@@ -311,13 +296,9 @@ def _curve(density: pd.DataFrame, method: str, grid: str, size="n_components") -
     return curve
 
 
-def _distilled(density: pd.DataFrame) -> list[tuple[str, str]]:
-    return [pair for pair in in_order(density) if pair[0] in DISTILLED]
-
-
-def _paper_models(inpainting: pd.DataFrame) -> list[tuple[str, str]]:
-    models = in_order(inpainting) if len(inpainting) else []
-    return [pair for pair in models if pair[0] in PAPER_METHODS]
+def _models(table: pd.DataFrame, methods: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs (method, grid) of some methods in a table, in the order of display."""
+    return [pair for pair in in_order(table) if pair[0] in methods] if len(table) else []
 
 
 def _label(method: str, grid: str) -> str:
@@ -335,12 +316,6 @@ def _components_for(bpd: np.ndarray, n_components: pd.Index, left: float) -> flo
     if bpd[-1] >= bpd[0]:
         return 1.0
     return float(n_components[np.argmax(bpd - bpd[-1] <= left)] / n_components[-1])
-
-
-def _shared(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two curves [n_seeds, n_sizes] at the sizes that both have."""
-    sizes = one.columns.intersection(other.columns)
-    return one[sizes], other[sizes]
 
 
 def _paired(one: pd.DataFrame, other: pd.DataFrame, measure) -> list[float]:

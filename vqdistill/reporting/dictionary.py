@@ -67,129 +67,116 @@ def _summary(metrics: dict) -> dict:
     return columns
 
 
-COLUMNS = {
-    "density": {**_KEYS, **_SPLIT, **DENSITY_METRICS, **_COUNTED},
-    "density_summary": {**MODEL, **_SPLIT, **_COUNTED, **_summary(DENSITY_METRICS)},
-    "inpainting": {**_KEYS, **_MASK, **INPAINTING_METRICS, **_COUNTED},
-    "inpainting_summary": {**MODEL, **_MASK, **_COUNTED, **_summary(INPAINTING_METRICS)},
-    "model_sizes": {
-        **_SOURCE,
-        **_TRAINED,
-        **_EXTENT,
-        **_SEED,
-        "part": ("-", "encoder, codebook, decoder, prior, circuit or classifier."),
-        "n_parameters": ("parameters", "Trainable parameters of the part."),
-        "codebook_usage": (
-            "fraction",
-            "Codes used on training images over K; 0 without a codebook.",
-        ),
-        "perplexity": ("codes", "exp of the entropy of the training codes; 0 without a codebook."),
-    },
-    "timings": {
-        **_SOURCE,
-        "step": ("-", "Step of the workflow."),
-        **_TRAINED,
-        **_EXTENT,
-        **_SEED,
-        "device": ("-", "Processor or GPU that the step ran on."),
-        "wall_seconds": ("seconds", "Wall time of the step."),
-        "peak_memory_mb": ("MB", "Largest resident memory of the step."),
-        "epochs_run": ("epochs", "Epochs trained, 0 where nothing is trained."),
-        "best_epoch": ("epochs", "Epoch whose weights are kept, 0 where nothing is trained."),
-        "stopped_by": ("-", "patience, epoch limit, or '-' where nothing is trained."),
-        "best_validation": (
-            "nats",
-            "Validation loss of the best epoch: per image (VQ-VAE: total loss), prior per code.",
-        ),
-    },
-    "costs": {
-        **{key: text for key, text in _SOURCE.items() if key != "dataset"},
-        **_SEED,
-        "method": MODEL["method"],
-        "n_components": MODEL["n_components"],
-        "evaluations": ("evaluations", "p(z_i = k | z_<i, c) evaluated by the selection, counted."),
-        "weighting_evaluations": (
-            "evaluations",
-            "The same for log p(z | c) of what was selected.",
-        ),
-        "latents_enumerated": ("latents", "K^HW, what an enumeration would visit."),
-    },
-    "claims": {
-        "claim": ("-", "Number of the paper's statement, 1 to 8."),
-        "statement": ("-", "The statement, in our words."),
-        "measure": ("-", "What is measured for each seed, paired by seed."),
-        "unit": ("-", "Unit of value, low, high and threshold."),
-        "value": ("see unit", "Mean over seeds; '-' where it was not measured."),
-        "low": ("see unit", "Lower end of the 95 % t-interval over seeds."),
-        "high": ("see unit", "Upper end of the 95 % t-interval over seeds."),
-        "side": ("-", "Right side of the threshold: at most, above, within (plus or minus)."),
-        "threshold": ("see unit", "Fixed before the run."),
-        "n_seeds": ("seeds", "Seeds measured; with one there is no interval and no verdict."),
-        "verdict": (
-            "-",
-            "reproduced: the whole interval on the right side; not reproduced: on the wrong side; "
-            "undecided: neither, one seed, or not measured.",
-        ),
-    },
-    "thresholds": {
-        "measure": ("-", "Kind of measure in claims."),
-        "side": ("-", "Right side of the threshold: at most, above, within (plus or minus)."),
-        "threshold": ("see unit", "Fixed before the run."),
-        "unit": ("-", "Unit of the threshold."),
-        "why": ("-", "Why the threshold is where it is."),
-    },
-    "history": {
-        **_TRAINED,
-        **_SEED,
-        "epoch": ("epochs", "From 1."),
-        "train_loss": ("nats", "Mean over the epoch: per image, prior per code."),
-        "validation_loss": ("nats", "Of the fixed validation images after the epoch."),
-        "best": ("-", "1 in the epoch whose weights are kept, else 0."),
-    },
-    "codebook": {
-        **_SOURCE,
-        **_SEED,
-        "rank": ("-", "Rank of the code by frequency, from 1."),
-        "frequency": ("fraction", "Share of the training images' codes that are this code."),
-    },
-    "teacher": {
-        **_SOURCE,
-        **_SEED,
-        **_SPLIT,
-        "reconstruction_bpd": ("bits per dimension", "Of p(x | z(x)), each image with its codes."),
-        "code_log_prob": ("nats per image", "Mean log p(z(x)) of the encoder's codes."),
-        "joint_bpd": ("bits per dimension", "Of p(x, z(x)); an upper bound of the exact BPD."),
-    },
-    "bounds": {
-        **_SOURCE,
-        **_SEED,
-        "method": MODEL["method"],
-        "n_components": MODEL["n_components"],
-        "n_images": ("images", "Test images compared."),
-        "largest_violation": (
-            "nats",
-            "Largest log of sum p(z) p(x | z) over the selected latents minus log p(x) of ExM.",
-        ),
-        "mean_gap": (
-            "nats per image",
-            "How much the selected latents miss of log p(x), on average.",
-        ),
-    },
-    "classifier": {
-        "experiment": _SOURCE["experiment"],
-        "dataset": _SOURCE["dataset"],
-        **_SEED,
-        "test_accuracy": (
-            "fraction",
-            "Real test images that the judge of completions reads right.",
-        ),
-    },
-    "data_dictionary": {
-        "table": ("-", "Name of the table."),
-        "column": ("-", "Name of its column."),
-        "unit": ("-", "Unit of its values."),
-        "meaning": ("-", "What they are."),
-    },
+COLUMNS: dict[str, dict[str, tuple[str, str]]] = {}
+COLUMNS["density"] = {**_KEYS, **_SPLIT, **DENSITY_METRICS, **_COUNTED}
+COLUMNS["density_summary"] = {**MODEL, **_SPLIT, **_COUNTED, **_summary(DENSITY_METRICS)}
+COLUMNS["inpainting"] = {**_KEYS, **_MASK, **INPAINTING_METRICS, **_COUNTED}
+COLUMNS["inpainting_summary"] = {**MODEL, **_MASK, **_COUNTED, **_summary(INPAINTING_METRICS)}
+COLUMNS["model_sizes"] = {
+    **_SOURCE,
+    **_TRAINED,
+    **_EXTENT,
+    **_SEED,
+    "part": ("-", "encoder, codebook, decoder, prior, circuit or classifier."),
+    "n_parameters": ("parameters", "Trainable parameters of the part."),
+    "codebook_usage": ("fraction", "Codes used on training images over K; 0 without a codebook."),
+    "perplexity": ("codes", "exp of the entropy of the training codes; 0 without a codebook."),
+}
+COLUMNS["timings"] = {
+    **_SOURCE,
+    "step": ("-", "Step of the workflow."),
+    **_TRAINED,
+    **_EXTENT,
+    **_SEED,
+    "device": ("-", "Processor or GPU that the step ran on."),
+    "wall_seconds": ("seconds", "Wall time of the step."),
+    "peak_memory_mb": ("MB", "Largest resident memory of the step."),
+    "epochs_run": ("epochs", "Epochs trained, 0 where nothing is trained."),
+    "best_epoch": ("epochs", "Epoch whose weights are kept, 0 where nothing is trained."),
+    "stopped_by": ("-", "patience, epoch limit, or '-' where nothing is trained."),
+    "best_validation": (
+        "nats",
+        "Validation loss of the best epoch: per image (VQ-VAE: total loss), prior per code.",
+    ),
+}
+COLUMNS["costs"] = {
+    **{key: text for key, text in _SOURCE.items() if key != "dataset"},
+    **_SEED,
+    "method": MODEL["method"],
+    "n_components": MODEL["n_components"],
+    "evaluations": ("evaluations", "p(z_i = k | z_<i, c) evaluated by the selection, counted."),
+    "weighting_evaluations": ("evaluations", "The same for log p(z | c) of what was selected."),
+    "latents_enumerated": ("latents", "K^HW, what an enumeration would visit."),
+}
+COLUMNS["claims"] = {
+    "claim": ("-", "Number of the paper's statement, 1 to 8."),
+    "statement": ("-", "The statement, in our words."),
+    "measure": ("-", "What is measured for each seed, paired by seed."),
+    "unit": ("-", "Unit of value, low, high and threshold."),
+    "value": ("see unit", "Mean over seeds; '-' where it was not measured."),
+    "low": ("see unit", "Lower end of the 95 % t-interval over seeds."),
+    "high": ("see unit", "Upper end of the 95 % t-interval over seeds."),
+    "side": ("-", "Right side of the threshold: at most, above, within (plus or minus)."),
+    "threshold": ("see unit", "Fixed before the run."),
+    "n_seeds": ("seeds", "Seeds measured; with one there is no interval and no verdict."),
+    "verdict": (
+        "-",
+        "reproduced: the whole interval on the right side; not reproduced: on the wrong side; "
+        "undecided: neither, one seed, or not measured.",
+    ),
+}
+COLUMNS["thresholds"] = {
+    "measure": ("-", "Kind of measure in claims."),
+    "side": ("-", "Right side of the threshold: at most, above, within (plus or minus)."),
+    "threshold": ("see unit", "Fixed before the run."),
+    "unit": ("-", "Unit of the threshold."),
+    "why": ("-", "Why the threshold is where it is."),
+}
+COLUMNS["history"] = {
+    **_TRAINED,
+    **_SEED,
+    "epoch": ("epochs", "From 1."),
+    "train_loss": ("nats", "Mean over the epoch: per image, prior per code."),
+    "validation_loss": ("nats", "Of the fixed validation images after the epoch."),
+    "best": ("-", "1 in the epoch whose weights are kept, else 0."),
+}
+COLUMNS["codebook"] = {
+    **_SOURCE,
+    **_SEED,
+    "rank": ("-", "Rank of the code by frequency, from 1."),
+    "frequency": ("fraction", "Share of the training images' codes that are this code."),
+}
+COLUMNS["teacher"] = {
+    **_SOURCE,
+    **_SEED,
+    **_SPLIT,
+    "reconstruction_bpd": ("bits per dimension", "Of p(x | z(x)), each image with its codes."),
+    "code_log_prob": ("nats per image", "Mean log p(z(x)) of the encoder's codes."),
+    "joint_bpd": ("bits per dimension", "Of p(x, z(x)); an upper bound of the exact BPD."),
+}
+COLUMNS["bounds"] = {
+    **_SOURCE,
+    **_SEED,
+    "method": MODEL["method"],
+    "n_components": MODEL["n_components"],
+    "n_images": ("images", "Test images compared."),
+    "largest_violation": (
+        "nats",
+        "Largest log of sum p(z) p(x | z) over the selected latents minus log p(x) of ExM.",
+    ),
+    "mean_gap": ("nats per image", "How much the selected latents miss of log p(x), on average."),
+}
+COLUMNS["classifier"] = {
+    "experiment": _SOURCE["experiment"],
+    "dataset": _SOURCE["dataset"],
+    **_SEED,
+    "test_accuracy": ("fraction", "Real test images that the judge of completions reads right."),
+}
+COLUMNS["data_dictionary"] = {
+    "table": ("-", "Name of the table."),
+    "column": ("-", "Name of its column."),
+    "unit": ("-", "Unit of its values."),
+    "meaning": ("-", "What they are."),
 }
 
 
