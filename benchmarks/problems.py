@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from vqdistill import settings
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.data import Batches, CodeBatches
-from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
-from vqdistill.models.vqvae import VQVAE, VQVAESettings
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.models.vqvae import VQVAE
 from vqdistill.training.gradient import GradientTrainer
 
 LEVELS = 256
@@ -86,13 +87,14 @@ def trained(grid: tuple[int, int], codebook_size: int) -> tuple[VQVAE, PixelCNN]
     """A VQ-VAE and its prior at the laptop preset's size, trained for some seconds."""
     torch.manual_seed(0)
     channels = {(2, 2): (8, 16, 32, 64), (4, 4): (16, 32, 64)}[grid]
-    settings = VQVAESettings(grid, codebook_size, channels, initialisation="kmeans")
-    vqvae, noise = VQVAE((28, 28), settings), seeded()
+    both = {"grid": grid, "codebook_size": codebook_size}
+    sizes = settings.VQVAE(**both, channels=channels, initialisation="kmeans")
+    vqvae, noise = VQVAE((28, 28), sizes), seeded()
     vqvae.before_training(images(2000), noise)
     batches = Batches(grey_images(), LEVELS, BATCH)
     fit(vqvae, batches, 20)
     codes = vqvae.encode(images(4000))
-    prior = PixelCNN(codebook_size, grid, 10, PixelCNNSettings(32, 4, 128))
+    prior = PixelCNN(settings.Prior(**both, width=32, layers=4, head=128), 10)
     fit(prior, CodeBatches(codes, torch.arange(4000) % 10, BATCH), 10)
     return vqvae, prior
 

@@ -1,19 +1,13 @@
 """A training step of the continuous mixture: 128 images, the paper's decoder."""
 
 import functools
-import math
 
 import pytest
 import torch
 
 from benchmarks.problems import images, memory_of, peak_memory, seeded
-from vqdistill.baselines.continuous_mixture import (
-    ContinuousMixture,
-    Settings,
-    gaussian_log_likelihoods,
-    normal_points,
-)
-from vqdistill.models.softmax import log_sum_exp
+from vqdistill.baselines.continuous_mixture import ContinuousMixture, Settings, normal_points
+from vqdistill.circuits.gaussian import log_density, log_likelihoods
 
 N_IMAGES = 128
 SIZES = [1024, 4096, 16384]  # integration points
@@ -35,15 +29,13 @@ def decoder(size: int) -> ContinuousMixture:
 
 
 def expanded(x, means, log_stds):
-    """log p(x) by vqdistill's product of [x², x] with the precision-weighted means."""
-    features = torch.cat([x.square(), x], 1)
-    return log_sum_exp(gaussian_log_likelihoods(features, means, log_stds.exp()))
+    """log p(x) by vqdistill's product of [x², −2x] with the precision-weighted means."""
+    return log_likelihoods(x, means, log_stds).logsumexp(1)
 
 
 def broadcast(x, means, log_stds):
     """log p(x) from (x − μ)²/σ², whose terms are kept for the gradient."""
-    terms = -0.5 * ((x[:, None] - means) / log_stds.exp()).square() - log_stds
-    return (terms - 0.5 * math.log(2 * math.pi)).sum(2).logsumexp(1)
+    return log_density(x[:, None], means, log_stds).sum(2).logsumexp(1)
 
 
 def density_step(density, x, size, rows):

@@ -9,10 +9,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.problems import BATCH, D, bits_per_dimension, images, mixture, seeded, trained
 from benchmarks.test_training import PAPER
+from vqdistill.baselines import continuous_mixture, einet
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.circuits.region_graph import poon_domingos
-from vqdistill.baselines import continuous_mixture, einet
 from vqdistill.steps.job import compute_device
 from vqdistill.training.gradient import GradientTrainer
 

@@ -1,21 +1,19 @@
 """An epoch of training the laptop preset's VQ-VAE and prior, batches of 128."""
 
 import functools
-import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.distributions import Normal
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from benchmarks.problems import BATCH, LEVELS, grey_images, images, seeded
-from vqdistill.circuits.base import MAX_STD, MIN_STD
+from vqdistill import settings
 from vqdistill.data import Batches, CodeBatches
-from vqdistill.models.pixelcnn import PixelCNN, PixelCNNSettings
-from vqdistill.models.vqvae import VQVAE, VQVAESettings
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.models.vqvae import VQVAE
 from vqdistill.training.gradient import GradientTrainer
 
 GRIDS = {"2x2": ((2, 2), (8, 16, 32, 64)), "4x4": ((4, 4), (16, 32, 64))}
@@ -47,63 +45,13 @@ def loader():
 def vqvae(grid):
     torch.manual_seed(0)
     shape, channels = GRIDS[grid]
-    return VQVAE((28, 28), VQVAESettings(shape, K, channels))
+    return VQVAE((28, 28), settings.VQVAE(grid=shape, codebook_size=K, channels=channels))
 
 
 def prior(grid):
     torch.manual_seed(0)
-    return PixelCNN(K, GRIDS[grid][0], 10, PixelCNNSettings(32, 4, 128))
-
-
-class PlainResidual(torch.nn.Module):
-    """A residual block of feature maps [B, C, H, W], with the weights of one of ours."""
-
-    def __init__(self, block):
-        super().__init__()
-        C = block.pointwise.in_features
-        self.branch = torch.nn.Sequential(
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(C, C, 3, padding=1, bias=False),
-            torch.nn.BatchNorm2d(C),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(C, C, 1, bias=False),
-            torch.nn.BatchNorm2d(C),
-        )
-        self.branch[1].weight.data.copy_(block.convolution.weight)
-        self.branch[4].weight.data.copy_(block.pointwise.weight[:, :, None, None])
-
-    def forward(self, x):
-        return x + self.branch(x)
-
-
-class PlainVQVAE(torch.nn.Module):
-    """The same network and loss as tutorials write it: no memory format, one image a row."""
-
-    def __init__(self, network):
-        super().__init__()
-        encoder, decoder = network.encoder, network.decoder
-        self.encoder = torch.nn.Sequential(
-            *encoder.convolutions, *map(PlainResidual, encoder.blocks)
-        )
-        self.decoder = torch.nn.Sequential(
-            *map(PlainResidual, decoder.blocks), *decoder.convolutions
-        )
-        self.codebook, self.settings = network.codebook, network.settings
-
-    def loss(self, x, generator):
-        vectors = self.encoder(x.view(-1, 1, 28, 28)).permute(0, 2, 3, 1).contiguous()
-        flat = vectors.flatten(0, 2)
-        distances = flat.square().sum(1, keepdim=True) - 2 * flat @ self.codebook.T
-        distances = distances + self.codebook.square().sum(1)
-        quantised = F.embedding(distances.argmin(1), self.codebook).view_as(vectors)
-        passed = vectors + (quantised - vectors).detach()
-        maps = self.decoder(passed.permute(0, 3, 1, 2).contiguous()).flatten(2)
-        means, log_variances = maps[:, 0].sigmoid(), maps[:, 1]
-        stds = (log_variances / 2).clamp(math.log(MIN_STD), math.log(MAX_STD)).exp()
-        nll = -Normal(means, stds).log_prob(x).sum(1).mean()
-        codebook = F.mse_loss(quantised, vectors.detach())
-        commitment = F.mse_loss(vectors, quantised.detach())
-        return nll + codebook + self.settings.commitment * commitment, {}
+    sizes = settings.Prior(grid=GRIDS[grid][0], codebook_size=K, width=32, layers=4, head=128)
+    return PixelCNN(sizes, 10)
 
 
 class PlainGatedLayer(torch.nn.Module):
@@ -188,10 +136,9 @@ def test_vqvae(timed, grid):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_vqvae_in_a_plain_loop(timed, grid):
-    model, x = vqvae(grid), images(BATCH)
-    plain = PlainVQVAE(model)
-    torch.testing.assert_close(plain.loss(x, None)[0], model.loss(x, seeded())[0])
-    timed(lambda: plain_loop(plain, ((x,) for x, _ in loader())), f"VQ-VAE {grid}", "plain loop", K)
+    """The same network, one image a row and its maps one after the other."""
+    model = vqvae(grid).to(memory_format=torch.contiguous_format)
+    timed(lambda: plain_loop(model, ((x,) for x, _ in loader())), f"VQ-VAE {grid}", "plain loop", K)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -213,10 +160,10 @@ def test_prior_in_a_plain_loop(timed, grid):
 
 
 PAPER = {  # those of config.yaml
-    "VQ-VAE 2x2": lambda: VQVAE((28, 28), VQVAESettings((2, 2), 4096)),
-    "VQ-VAE 4x4": lambda: VQVAE((28, 28), VQVAESettings((4, 4), 4096, (128, 256, 512))),
-    "prior 2x2": lambda: PixelCNN(4096, (2, 2), 10, PixelCNNSettings(256, 10, 512)),
-    "prior 4x4": lambda: PixelCNN(4096, (4, 4), 10, PixelCNNSettings(512, 10, 512)),
+    "VQ-VAE 2x2": lambda: VQVAE((28, 28), settings.VQVAE()),
+    "VQ-VAE 4x4": lambda: VQVAE((28, 28), settings.VQVAE(grid=(4, 4), channels=(128, 256, 512))),
+    "prior 2x2": lambda: PixelCNN(settings.Prior(), 10),
+    "prior 4x4": lambda: PixelCNN(settings.Prior(grid=(4, 4), width=512), 10),
 }
 
 
