@@ -149,9 +149,10 @@ def estimates(experiment: Experiment, measured: pd.DataFrame) -> pd.DataFrame:
     """The jobs of an experiment, each with its hours on one core and on one GPU (missing where
     nothing of its kind was measured on one), its memory, and what this rests on."""
     rows, measured = [], measured.reset_index(drop=True)
-    columns = ["cpu_hours", "gpu_hours", "memory_mb", "cpu_basis", "gpu_basis"]
+    unknown = {"cpu_hours": np.nan, "gpu_hours": np.nan, "memory_mb": 0.0}
+    unknown |= {"cpu_basis": "-", "gpu_basis": "-"}
     for job in jobs(experiment).to_dict("records"):
-        row = job | {"memory_mb": 0.0}
+        row = job | unknown
         alike = measured[(measured["rule"] == job["rule"]) & (measured["family"] == job["family"])]
         if alike.empty:
             alike = measured[measured["rule"] == job["rule"]]
@@ -163,7 +164,7 @@ def estimates(experiment: Experiment, measured: pd.DataFrame) -> pd.DataFrame:
             row["memory_mb"] = max(row["memory_mb"], nearest["memory_mb"] + more)
             row[f"{kind}_basis"] = f"{nearest['experiment']} {nearest['name']} x{factor:.3g}"
         rows.append(row)
-    return pd.DataFrame(rows, columns=[*rows[0], *(c for c in columns if c not in rows[0])])
+    return pd.DataFrame(rows)
 
 
 def by_rule(jobs: pd.DataFrame) -> pd.DataFrame:

@@ -53,9 +53,8 @@ def inpainting_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
             rows.append([ink(x, hidden) for x in pictures["samples"][m, q, digits, 0]])
             rows.append([ink(x, hidden) for x in pictures["means"][m, q, digits]])
         blocks.append(rows)
-    labels = ["truth", "query"]
-    for name in _labels(pictures["methods"][shown]):
-        labels += [f"{name}, sample", "mean"]
+    names = _labels(pictures["methods"][shown])
+    labels = ["truth", "query", *(label for name in names for label in (f"{name}, sample", "mean"))]
     heads = [f"{name} hidden" for name in pictures["masks"]]
     return _sheet(blocks, labels, heads, BLUE_RED, [2 * m for m in range(1, len(labels) // 2)])
 
@@ -115,14 +114,14 @@ def _sheet(
     """Blocks of images [rows][columns][h, w, 3] side by side, labelled; `gaps` before rows."""
     h, w, _ = blocks[0][0][0].shape
     edge, between = max(1, h // 14), max(2, h // 4)  # pixels between images, and between groups
-    n_columns = sum(len(block[0]) for block in blocks)
-    total = n_columns * (w + edge) + (len(blocks) - 1) * between
     tops, y = [], 0
     for row in range(len(labels)):
         y += between if row in gaps else 0
         tops.append(y)
         y += h + edge
-    canvas = np.ones((y - edge, total - edge, 3))
+    n_columns = sum(len(block[0]) for block in blocks)
+    width = n_columns * (w + edge) + (len(blocks) - 1) * between - edge
+    canvas = np.ones((y - edge, width, 3))
     centres, x = [], 0
     for block in blocks:
         start = x
@@ -132,15 +131,20 @@ def _sheet(
             x += w + edge
         centres.append((start + x - edge) / 2)
         x += between
-    inches = 0.5 / w  # a pixel, at most: half an inch an image
-    return _canvas_figure(
-        canvas, inches, [top + h / 2 for top in tops], labels, centres, heads, note
-    )
+    rows = dict(zip([top + h / 2 for top in tops], labels, strict=True))
+    columns = dict(zip(centres, heads, strict=False))
+    return _canvas_figure(canvas, 0.5 / w, rows, columns, note)  # at most half an inch an image
 
 
-def _canvas_figure(canvas, inches, rows, labels, centres, heads, note) -> Figure:
-    left, right = 0.14 + 0.058 * max(map(len, labels)), 0.06  # 7 pt letters
-    top, bottom = 0.24 if heads else 0.06, 0.2 if note else 0.06
+def _canvas_figure(
+    canvas: np.ndarray, inches: float, rows: dict[float, str], columns: dict[float, str], note: str
+) -> Figure:
+    """A canvas [height, width, 3] on a page, with labels of rows and columns by their middles.
+
+    inches: of a pixel, at most.
+    """
+    left, right = 0.14 + 0.058 * max(map(len, rows.values())), 0.06  # 7 pt letters
+    top, bottom = 0.24 if columns else 0.06, 0.2 if note else 0.06
     height, width, _ = canvas.shape
     inches = min((PAGE_WIDTH - left - right) / width, 8.8 / height, inches)
     size = (left + right + width * inches, top + bottom + height * inches)
@@ -150,10 +154,9 @@ def _canvas_figure(canvas, inches, rows, labels, centres, heads, note) -> Figure
     )
     axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
     axes.set_axis_off()
-    for y, label in zip(rows, labels, strict=True):
+    for y, label in rows.items():
         axes.text(-0.05 / inches, y, label, ha="right", va="center", fontsize=7)
-    for x, head in zip(centres, heads, strict=False):
+    for x, head in columns.items():
         axes.text(x, -0.06 / inches, head, ha="center", va="bottom", fontsize=8)
-    if note:
-        axes.text(width, height + 0.05 / inches, note, ha="right", va="top", fontsize=7)
+    axes.text(width, height + 0.05 / inches, note, ha="right", va="top", fontsize=7)
     return figure
