@@ -184,7 +184,7 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "a key that is a number": (("vqvae", "channels"), {2: [4]}, "vqvae.channels: the key 2"),
     "a key that is a truth value": (("training", True), 3, "training: the key True"),
     "a grid that the images don't reach": (
-        ("data",), {"dataset": "digits"}, "vqvae.channels.2x2: channels: (4, 5, 6, 6) given",
+        ("data",), {"dataset": "digits", "training_part": 9}, "channels.2x2: channels: (4, 5, 6, 6)",
     ),
     "too few channels": (("vqvae", "channels", "2x2"), [4, 5], "vqvae.channels.2x2: "),
     "a negative channel": (("vqvae", "channels", "2x2"), [4, 5, 6, -6], "vqvae.channels.2x2.3"),
@@ -247,7 +247,7 @@ BAD = {  # what is wrong: (path, value), and what the message must name
         "teachers.0.grid: (16, 16) can't be reached from images of (28, 28)",
     ),
     "a teacher that stands twice": (
-        ("teachers",), 2 * minimal()["teachers"], "teachers.1: 2x2 with K = 3 stands twice",
+        ("teachers",), 2 * minimal()["teachers"], "teachers: found 2x2 with K = 3 twice",
     ),
     "a repeated method": (("teachers", 0, "methods"), ["exm", "exm"], "teachers.0.methods"),
     "a method that is a number": (("teachers", 0, "methods"), [3], "teachers.0.methods.0"),

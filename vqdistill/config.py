@@ -47,8 +47,6 @@ def checked(config: dict[str, Any]) -> Experiment:
     experiment = parsed(Experiment, _complete(config), "config")
     for number, teacher in enumerate(experiment.teachers):
         _check_teacher(experiment, teacher, f"config: teachers.{number}")
-    _check_repeated(experiment)
-    _check_data(experiment)
     for method in plain(experiment.baselines):  # those that are left out too
         try:
             settings_of(method)
@@ -134,27 +132,6 @@ def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None
         check_channels(channels[grid], len(layers), teacher.grid)
     except InputError as error:
         raise InputError(f"config: vqvae.channels.{grid}: {error}") from None
-
-
-def _check_repeated(experiment: Experiment) -> None:
-    seen = set()
-    for number, teacher in enumerate(experiment.teachers):
-        for size in teacher.codebook_sizes:
-            if (teacher.grid, size) in seen:
-                raise InputError(
-                    f"config: teachers.{number}: {grid_name(teacher.grid)} with K = {size} stands"
-                    " twice; merge the methods"
-                )
-            seen.add((teacher.grid, size))
-
-
-def _check_data(experiment: Experiment) -> None:
-    found, dataset = experiment.data.training_part, experiment.data.dataset
-    if found > images(experiment).n_train:
-        raise InputError(
-            f"config: data.training_part: found {found}, expected at most"
-            f" {images(experiment).n_train}, the training images of {dataset}"
-        )
 
 
 def _check_baseline(experiment: Experiment, model: str) -> None:

@@ -227,6 +227,16 @@ class Data(Settings):
     training_part: Count = 10000
     """Training images, the first ones, that are evaluated as those for test are."""
 
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> "Data":
+        most = DATASETS[self.dataset].n_train
+        if self.training_part > most:
+            raise ValueError(
+                f"training_part: found {self.training_part}, expected at most {most}, the training"
+                f" images of {self.dataset}"
+            )
+        return self
+
 
 class VQVAEs(VQVAEOfAnyGrid):
     """All VQ-VAEs of an experiment."""
@@ -254,6 +264,14 @@ class Teacher(Settings):
     """K of each."""
     methods: Annotated[tuple[str, ...], *Distinct]
     """exm (all latents), or files of vqdistill/distillation: dmrs, dmbs, random, frequent, …"""
+
+
+def _once(teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
+    names = [f"{grid_name(t.grid)} with K = {size}" for t in teachers for size in t.codebook_sizes]
+    twice = [name for n, name in enumerate(names) if name in names[:n]]
+    if twice:
+        raise ValueError(f"found {twice[0]} twice, expected it once; merge the methods")
+    return teachers
 
 
 class ContinuousMixtures(Settings):
@@ -340,7 +358,7 @@ class Experiment(Settings):
     """The teachers' VQ-VAEs."""
     prior: Priors = Priors()
     """The teachers' priors: gated PixelCNNs."""
-    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
+    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1), AfterValidator(_once)]
     """Which VQ-VAEs are trained, and what is distilled from each."""
     n_components: Counts
     """N, of distilled models and of compiled continuous mixtures."""

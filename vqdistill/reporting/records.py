@@ -59,7 +59,7 @@ def check_records(records: Mapping[str, dict]) -> None:
 def check_settings(records: Mapping[str, dict], expected: Mapping[tuple[str, str], dict]) -> None:
     """Raise InputError, naming the file, where a record's settings are not those of the experiment.
 
-    expected: the settings by step and source or model, such as ('distil', '2x2-K16').
+    expected: the settings by step and teacher or model, such as ('distil', '2x2-K16').
     """
     for path, record in records.items():
         model = model_name(record)
