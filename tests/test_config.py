@@ -184,7 +184,7 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "a key that is a number": (("vqvae", "channels"), {2: [4]}, "vqvae.channels: the key 2"),
     "a key that is a truth value": (("training", True), 3, "training: the key True"),
     "a grid that the images don't reach": (
-        ("data",), {"dataset": "digits", "training_part": 9}, "channels.2x2: channels: (4, 5, 6, 6)",
+        ("data",), {"dataset": "digits", "training_part": 9}, "channels.2x2: channels: (4, 5, 6",
     ),
     "too few channels": (("vqvae", "channels", "2x2"), [4, 5], "vqvae.channels.2x2: "),
     "a negative channel": (("vqvae", "channels", "2x2"), [4, 5, 6, -6], "vqvae.channels.2x2.3"),
