@@ -198,7 +198,7 @@ def methods(experiment: Experiment) -> list[str]:
 
 def evaluated_on(experiment: Experiment, method: str) -> list[str]:
     """The teachers or models that a method is evaluated on."""
-    distilled = [source for source, names in teachers(experiment).items() if method in names]
+    distilled = [teacher for teacher, names in teachers(experiment).items() if method in names]
     learned = [model for model, (name, _) in baselines(experiment).items() if name == method]
     return distilled + learned
 
@@ -208,9 +208,9 @@ def _sections(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return {name: section for name, section in plain(experiment.baselines).items() if section}
 
 
-def _split(source: str) -> dict[str, Any]:
+def _split(teacher: str) -> dict[str, Any]:
     """The grid and the codebook size of a teacher."""
-    grid, _, size = source.partition("-K")
+    grid, _, size = teacher.partition("-K")
     return {"grid": parse_grid(grid), "codebook_size": int(size)}
 
 
@@ -222,31 +222,31 @@ def _shared(section: Settings, *but: str) -> dict[str, Any]:
 # The settings of jobs
 
 
-def vqvae_settings(experiment: Experiment, source: str) -> VQVAE:
+def vqvae_settings(experiment: Experiment, teacher: str) -> VQVAE:
     """Of train_vqvae for one teacher."""
-    channels = experiment.vqvae.channels[source.partition("-")[0]]
-    return VQVAE(**_shared(experiment.vqvae, "channels"), channels=channels, **_split(source))
+    channels = experiment.vqvae.channels[teacher.partition("-")[0]]
+    return VQVAE(**_shared(experiment.vqvae, "channels"), channels=channels, **_split(teacher))
 
 
-def prior_settings(experiment: Experiment, source: str) -> Prior:
+def prior_settings(experiment: Experiment, teacher: str) -> Prior:
     """Of train_prior for one teacher."""
-    width = experiment.prior.width or vqvae_settings(experiment, source).channels[-1]
-    return Prior(**_shared(experiment.prior, "width"), width=width, **_split(source))
+    width = experiment.prior.width or vqvae_settings(experiment, teacher).channels[-1]
+    return Prior(**_shared(experiment.prior, "width"), width=width, **_split(teacher))
 
 
-def selection_settings(experiment: Experiment, source: str) -> Selection:
+def selection_settings(experiment: Experiment, teacher: str) -> Selection:
     """Of distil for one teacher."""
     return Selection(
-        **_split(source),
-        methods=teachers(experiment)[source],
+        **_split(teacher),
+        methods=teachers(experiment)[teacher],
         n_components=experiment.n_components,
     )
 
 
-def teacher_evaluation_settings(experiment: Experiment, source: str) -> TeacherEvaluation:
+def teacher_evaluation_settings(experiment: Experiment, teacher: str) -> TeacherEvaluation:
     """Of evaluate_teacher for one teacher."""
     wanted = {"n_components": experiment.n_components, "inpainting": experiment.inpainting}
-    return TeacherEvaluation(**_split(source), **wanted)
+    return TeacherEvaluation(**_split(teacher), **wanted)
 
 
 def baseline_settings(experiment: Experiment, model: str) -> BaselineTraining:
@@ -275,12 +275,12 @@ def settings_of_steps(experiment: Experiment) -> dict[tuple[str, str], dict[str,
     found: dict[tuple[str, str], Settings] = {
         ("train_classifier", "classifier"): experiment.classifier
     }
-    for source in teachers(experiment):
-        found["train_vqvae", f"vqvae-{source}"] = vqvae_settings(experiment, source)
-        found["train_prior", f"prior-{source}"] = prior_settings(experiment, source)
-        found["distil", source] = selection_settings(experiment, source)
-        evaluation = teacher_evaluation_settings(experiment, source)
-        found["evaluate_teacher", f"vqvae-{source}"] = evaluation
+    for teacher in teachers(experiment):
+        found["train_vqvae", f"vqvae-{teacher}"] = vqvae_settings(experiment, teacher)
+        found["train_prior", f"prior-{teacher}"] = prior_settings(experiment, teacher)
+        found["distil", teacher] = selection_settings(experiment, teacher)
+        evaluation = teacher_evaluation_settings(experiment, teacher)
+        found["evaluate_teacher", f"vqvae-{teacher}"] = evaluation
     for model in baselines(experiment):
         found["train_baseline", model] = baseline_settings(experiment, model)
         found["evaluate_baseline", model] = baseline_evaluation_settings(experiment, model)
@@ -290,8 +290,8 @@ def settings_of_steps(experiment: Experiment) -> dict[tuple[str, str], dict[str,
 def expected_models(experiment: Experiment) -> list[dict[str, Any]]:
     """The keys of every model that density.csv must hold."""
     models = []
-    for source, names in teachers(experiment).items():
-        grid, size = _split(source).values()
+    for teacher, names in teachers(experiment).items():
+        grid, size = _split(teacher).values()
         keys = {"grid": grid_name(grid), "codebook_size": size, "size": 0}
         for method in names:
             everything = [size ** math.prod(grid)]
