@@ -89,7 +89,7 @@ def history_of(record: str) -> Path:
 
 
 def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(teacher or model, method, label) of the models in the figures: the largest of each method and grid."""
+    """(teacher or model, method, label) of what figures show: the largest of a method and grid."""
     table = standard_weights(density).sort_values(["codebook_size", "size"], ascending=False)
     rows = []
     for method, grid in dict.fromkeys(zip(table["method"], table["grid"], strict=True)):
