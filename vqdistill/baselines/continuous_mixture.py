@@ -98,7 +98,8 @@ class ContinuousMixture(nn.Module):
 
     def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log standard deviations, each [P, D], of p(x | z) at latents [P, latent]."""
-        raw_means, raw_stds = self.decoder(latents[:, :, None, None]).flatten(2).unbind(1)
+        maps = self.decoder(latents[:, :, None, None])  # [P, 2, h, w]
+        raw_means, raw_stds = maps.flatten(2).contiguous().unbind(1)
         stds = (F.softplus(raw_stds) + MIN_STD).clamp(max=MAX_STD)
         return raw_means.sigmoid(), stds.log()
 

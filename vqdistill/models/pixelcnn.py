@@ -24,7 +24,7 @@ from vqdistill.settings import Prior
 
 FIRST_KERNEL = 7
 KERNEL = 3
-CONDITIONALS_AT_ONCE = 2**22  # of a full pass
+CONDITIONALS_AT_ONCE = 2**20  # of a full pass
 
 
 class PixelCNN(nn.Module):

@@ -37,10 +37,12 @@ class Prefixes:
 def begin(prior, classes: Tensor) -> Prefixes:
     """Empty prefixes, one for each given class [B]. The first row depends on the class only."""
     weights = [
-        (layer.vertical_weight().contiguous(), layer.horizontal_weight().permute(0, 2, 3, 1))
+        (
+            layer.vertical_weight().permute(0, 2, 3, 1).contiguous(),  # [2d, rows, beside, d]
+            layer.horizontal_weight().permute(0, 2, 3, 1).flatten(1),  # [2d, before * d]
+        )
         for layer in prior.layers
     ]
-    weights = [(vertical, horizontal.flatten(1)) for vertical, horizontal in weights]  # columns * d
     every_class = torch.arange(prior.n_classes, device=classes.device)
     nothing = every_class.new_zeros(prior.n_classes, 0)
     row = start_row(prior, weights, nothing, every_class, None)
@@ -108,10 +110,11 @@ def fill_rows(
             seen = v[:, None] if before is None else torch.stack([before[:, i - 1], v], 1)
         rows = layer.vertical.bias.expand(len(classes), prior.grid[1], -1)  # [R, W, 2d]
         if seen is not None:
-            weight = weights[i][0][:, :, -seen.shape[1] :]
-            aside = layer.beside.stop - 1
-            maps = F.pad(seen, (0, 0, aside, aside)).permute(0, 3, 1, 2)  # [R, d, rows, …]
-            rows = F.conv2d(maps, weight, layer.vertical.bias)[:, :, 0].transpose(1, 2)
+            weight = weights[i][0][:, -seen.shape[1] :].flatten(1)
+            columns = len(layer.beside)
+            padded = F.pad(seen, (0, 0, columns // 2, columns // 2))  # [R, rows, columns, d]
+            taps = padded.unfold(2, columns, 1).permute(0, 2, 1, 4, 3)  # [R, W, rows, beside, d]
+            rows = F.linear(taps.flatten(2), weight, layer.vertical.bias)
         row.horizontal[part, i] = layer.to_horizontal(rows) + of_class + layer.horizontal.bias
         if i < len(prior.layers) - 1:
             v = gate(rows + of_class)

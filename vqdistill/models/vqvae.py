@@ -88,7 +88,7 @@ class VQVAE(nn.Module):
         The decoder gives a mean before its sigmoid and a log-variance.
         """
         maps = self.decoder(vectors.view(-1, *self.grid, vectors.shape[1]).permute(0, 3, 1, 2))
-        raw_means, log_variances = maps.flatten(2).unbind(1)  # [B, 2, h, w] -> [B, D]
+        raw_means, log_variances = maps.flatten(2).contiguous().unbind(1)  # of [B, 2, D]
         log_stds = (log_variances / 2).clamp(math.log(MIN_STD), math.log(MAX_STD))
         return raw_means.sigmoid(), log_stds
 
