@@ -5,8 +5,8 @@ import torch
 
 from benchmarks.problems import images
 from vqdistill.baselines.einet import zero_counts
-from vqdistill.circuits.components import HALF_LOG_TWO_PI
 from vqdistill.circuits.einet import EiNet
+from vqdistill.circuits.gaussian import HALF_LOG_TWO_PI
 from vqdistill.circuits.region_graph import poon_domingos
 
 N_IMAGES = 128
