@@ -12,9 +12,9 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 TEXT_COLUMNS = {"experiment": str, "code_version": str}  # though they may look like numbers
-
-
 DIGEST = "sha256"
 
 
@@ -47,21 +45,19 @@ class Named(dict[str, Any]):
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes the place of `path` if the block succeeds."""
     path = Path(path)
+    name = f".{path.stem}-{secrets.token_hex(4)}-{os.getpid()}{path.suffix}"
+    temporary = path.with_name(name)
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_orphans(path)
-        handle, name = tempfile.mkstemp(
-            f"-{os.getpid()}{path.suffix}", f".{path.stem}-", path.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(mode)  # safetensors makes a file that its owner alone can read
             temporary.replace(path)
         except BaseException:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -95,12 +91,6 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 @contextmanager
 def readable(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever goes wrong while `path` is read into one line that names it."""
@@ -122,13 +112,15 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON; NaN and infinities are refused with a ValueError."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(
+            json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: str | Path) -> Any:
     """The value in a JSON file; InputError where it is missing or damaged."""
     with readable(path, "JSON"):
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
