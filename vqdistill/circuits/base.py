@@ -1,9 +1,8 @@
 """The one interface that every tractable model answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from vqdistill.errors import InputError
 
 # Pixels lie in [0, 1), samples and points of integrals beyond; grey levels of 0 … 255 farther off.
 FARTHEST = 16.0
-CONDITIONAL = tuple(f"conditional_{what}" for what in ("log_prob", "sample", "mean", "mode"))
 
 
 class Completions(NamedTuple):
@@ -34,12 +32,6 @@ class Circuit(ABC):
 
     n_variables: int
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        for name in CONDITIONAL:
-            if name in vars(cls):
-                setattr(cls, name, _with_mask(vars(cls)[name]))
-
     @property
     @abstractmethod
     def n_parameters(self) -> int:
@@ -51,7 +43,7 @@ class Circuit(ABC):
 
     def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
         """log p(x_u | x_o) = log p(x) − log p(x_o) [B], in nats."""
-        _check_mask(observed)
+        observed = self.checked(x, observed)
         return self.log_prob(x) - self.log_prob(x, observed)
 
     @abstractmethod
@@ -114,14 +106,17 @@ class Circuit(ABC):
         self.checked(x, masks.any(0))
         return masks.to(x.device)
 
-    def checked(self, x: Tensor, observed: Tensor | None) -> Tensor | None:
-        """The mask as [D] or [B, D]; InputError where images or mask do not fit the circuit."""
+    def checked(self, x: Tensor, observed: Tensor | None, optional: bool = False) -> Tensor | None:
+        """The mask as [D] or [B, D]; InputError where images or mask do not fit the circuit.
+
+        optional: whether there may be none.
+        """
         if x.ndim != 2 or x.shape[1] != self.n_variables or not x.is_floating_point():
             raise InputError(
                 f"images of shape {tuple(x.shape)} and type {x.dtype}: this model expects"
                 f" [B, {self.n_variables}] of floating point"
             )
-        if observed is not None:
+        if observed is not None or not optional:
             _check_mask(observed)
             if observed.shape not in (x.shape, x.shape[1:]):
                 raise InputError(
@@ -144,14 +139,3 @@ def _check_mask(observed: Tensor | None) -> None:
     if observed is None or observed.dtype != torch.bool:
         kind = "none" if observed is None else f"one of type {observed.dtype}"
         raise InputError(f"mask: found {kind}, expected bool, true where a pixel is observed")
-
-
-def _with_mask(query: Callable) -> Callable:
-    """A conditional query that refuses to be asked without a mask."""
-
-    @wraps(query)
-    def checked_query(self: Circuit, x: Tensor, observed: Tensor, *more: Any, **named: Any) -> Any:
-        _check_mask(observed)
-        return query(self, x, observed, *more, **named)
-
-    return checked_query

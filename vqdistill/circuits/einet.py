@@ -265,7 +265,7 @@ class EiNet(nn.Module, Circuit):
         return gaussians + einsums + mixtures
 
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        observed = self.checked(x, observed)
+        observed = self.checked(x, observed, optional=True)
         blocks = [self.upward(*block).log_prob for _, *block in self._blocks(x, observed)]
         result = torch.cat(blocks) if blocks else x.new_empty(0, dtype=torch.float64)
         return result if observed is None else torch.where(observed.any(-1), result, 0.0)

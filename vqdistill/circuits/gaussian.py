@@ -100,10 +100,6 @@ class Evidence:
             self.members = patterns.bool()  # [M, cells]
         self.pixels = [self.x.index_select(1, cell) for cell in self.cells]
 
-    @property
-    def n_masks(self) -> int:
-        return len(self.members)
-
     def features(self, rows: slice, dtype: torch.dtype) -> list[Tensor]:
         """[x², −2x] of each cell's pixels, and the masks where images have their own: [b, F]."""
         masks = [self.masks[rows].to(dtype)] if self.own else []

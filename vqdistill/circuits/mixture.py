@@ -75,15 +75,15 @@ class StreamedMixture(Circuit):
         return mixture_parameters(self.n_components, self.n_variables)
 
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        return self._log_prob(self._evidence(x, observed))[0]
+        return self._log_prob(self._evidence(x, observed, optional=True))[0]
 
     def marginals(self, x: Tensor, masks: Tensor) -> Tensor:
         return self._log_prob(Evidence(x, self.checked_masks(x, masks)))
 
     def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
+        observed = self.checked(x, observed)
         if observed.ndim == 2:
             return super().conditional_log_prob(x, observed)
-        observed = self.checked(x, observed)
         joint, marginal = self.marginals(x, torch.stack([torch.ones_like(observed), observed]))
         return joint - marginal
 
@@ -95,7 +95,8 @@ class StreamedMixture(Circuit):
         sizes: ascending; log_weights: [S, N], several weight vectors, each normalised here over
         the first n components. Returns [S, len(sizes), B] float64, in nats.
         """
-        return self._prefixes(self._evidence(x, observed), sizes, log_weights)[0]
+        evidence = self._evidence(x, observed, optional=True)
+        return self._prefixes(evidence, sizes, log_weights)[0]
 
     def prefix_marginals(
         self, x: Tensor, sizes: list[int], log_weights: Tensor, masks: Tensor
@@ -161,7 +162,7 @@ class StreamedMixture(Circuit):
         """log p(x) [B] and p(n | x) [B, N], a sparse matrix without negligible ones; float64."""
         log_prob = torch.empty(len(x), dtype=torch.float64, device=x.device)
         found = []
-        for terms in self._terms(self._evidence(x, None)):
+        for terms in self._terms(self._evidence(x, None, optional=True)):
             log_prob[terms.rows] = terms.after[0]
             images = terms.rows.start + terms.images
             found.append((images, terms.chunk.start + terms.numbers, terms.values[0]))
@@ -169,9 +170,9 @@ class StreamedMixture(Circuit):
         shares = torch.exp(values - log_prob[images])
         return log_prob, sparse_matrix(images, numbers, shares, (len(x), self.n_components))
 
-    def _evidence(self, x: Tensor, observed: Tensor | None) -> Evidence:
-        """Images under no mask, one [D], or one each [B, D]."""
-        observed = self.checked(x, observed)
+    def _evidence(self, x: Tensor, observed: Tensor | None, optional: bool = False) -> Evidence:
+        """Images under one mask [D], one each [B, D], or, where it is optional, none."""
+        observed = self.checked(x, observed, optional)
         if observed is None:
             observed = torch.ones(self.n_variables, dtype=torch.bool, device=x.device)
         return (
