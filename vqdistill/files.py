@@ -112,9 +112,7 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON; NaN and infinities are refused with a ValueError."""
     with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:

@@ -5,10 +5,11 @@ vqdistill.settings.Settings), and
 
     build(image_shape, settings) -> nn.Module
     trainer(model, batches, validation_x, generator, settings) -> training.loop.Trainer
-    circuit(model, n_components, generator) -> circuits.base.Circuit
 
-Where its Settings have a `size`, the model is a circuit as it stands. Else it is compiled to a
-mixture of N components, whose first n are the model of size n.
+Where its Settings have a `size`, the model is a circuit (circuits.base.Circuit) as it stands. Else
+the file also holds what compiles it, to a mixture whose first n components are the model of size n:
+
+    circuit(model, n_components, generator) -> circuits.mixture.Mixture
 """
 
 import importlib

@@ -17,8 +17,9 @@ from vqdistill import settings
 from vqdistill.circuits.gaussian import MAX_STD, MIN_STD, log_likelihoods
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
 from vqdistill.models.architectures import check_cm_channels, decoder_sides
+from vqdistill.models.residual import Residual
 from vqdistill.randomness import drawn_seed
-from vqdistill.training.gradient import GradientTrainer
+from vqdistill.training.gradient import GradientTrainer, in_batches
 
 Settings = settings.ContinuousMixture
 
@@ -39,14 +40,10 @@ def trainer(
 ) -> GradientTrainer:
     """Adam on the model's loss; validation takes as many images at once as memory allows."""
     rows = max(1, VALIDATION_ENTRIES // settings.points)
-
-    def validation_batches() -> Iterator[tuple[Tensor]]:
-        return ((x,) for x in validation_x.split(rows))
-
     return GradientTrainer(
         model,
         batches,
-        validation_batches,
+        in_batches(rows, validation_x),
         generator,
         settings.learning_rate,
         settings.weight_decay,
@@ -86,7 +83,7 @@ class ContinuousMixture(nn.Module):
                 nn.ConvTranspose2d(n_in, n_out, 3, 2, bias=False),
                 nn.BatchNorm2d(n_out),
                 nn.LeakyReLU(inplace=True),
-                Residual(n_out),
+                Residual(n_out, nn.LeakyReLU),
             ]
             n_in = n_out
         cropped = [decoder_sides(image_shape)[-1] - side for side in image_shape]
@@ -155,24 +152,6 @@ class ContinuousMixture(nn.Module):
             for chunk in chunks
         ]
         return torch.cat(parts, 1)
-
-
-class Residual(nn.Module):
-    """x + BN(1×1(a(BN(3×3(a(x)))))) of maps x [P, C, H, W], a the leaky ReLU."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.branch = nn.Sequential(
-            nn.LeakyReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.LeakyReLU(inplace=True),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vqdistill import settings
-from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.einet import EiNet, ExpectedCounts, GaussianLeaves
 from vqdistill.circuits.gaussian import MAX_STD, MIN_STD
 from vqdistill.circuits.region_graph import poon_domingos
@@ -42,11 +41,6 @@ def trainer(
 
     counts, every = zero_counts(model), settings.em_every
     return EMTrainer(model, batches, validation_x, generator, counts, m_step, every)
-
-
-def circuit(model: EiNet, n_components: int, generator: torch.Generator) -> Circuit:
-    """The model itself: it is a circuit already. The other arguments are ignored."""
-    return model
 
 
 def zero_counts(model: EiNet) -> ExpectedCounts:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from vqdistill import settings
-from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.gaussian import MAX_STD, MIN_STD
 from vqdistill.circuits.mixture import StoredComponents, StreamedMixture, uniform_log_weights
 from vqdistill.data import Batches
@@ -49,11 +48,6 @@ def trainer(
     model.means.copy_((first + 0.5) / batches.levels)
     counts = zero_counts(model)
     return EMTrainer(model, batches, validation_x, generator, counts, update, len(batches))
-
-
-def circuit(model: "GaussianMixture", n_components: int, generator: torch.Generator) -> Circuit:
-    """The model itself: it is a circuit already. The other arguments are ignored."""
-    return model
 
 
 class GaussianMixture(nn.Module, StreamedMixture):

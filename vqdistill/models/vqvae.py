@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vqdistill.circuits.gaussian import MAX_STD, MIN_STD, log_density
 from vqdistill.models.architectures import Layer, check_channels, encoder_layers
 from vqdistill.models.codebook import Codebook, kmeans, perplexity
+from vqdistill.models.residual import Residual
 from vqdistill.settings import VQVAE as VQVAESettings
 
 IMAGES_AT_ONCE = 1024  # of encode and decode
@@ -146,24 +147,6 @@ def decoder(
         if not last:
             modules += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*modules)
-
-
-class Residual(nn.Module):
-    """x + BN(1×1(ReLU(BN(3×3(ReLU(x)))))) of maps x [B, C, H, W]."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.branch = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
 
 
 def parts_of(images: Tensor) -> tuple[Tensor, ...]:

@@ -61,7 +61,9 @@ def load_baseline_circuit(
 
     model, metadata = _load(path, device, settings.BaselineTraining, build)
     method = metadata["settings"]["method"]
-    if not has_size(method) and n_components < 1:
+    if has_size(method):
+        return model
+    if n_components < 1:
         raise InputError(f"n_components: {n_components} given; {method} needs 1 or more")
     points = generator(metadata["seed"], f"components {method}")
     return load_baseline(method).circuit(model, n_components, points)
