@@ -1,15 +1,29 @@
 """What tests of several folders share: `from helpers import seeded`."""
 
+import copy
 import itertools
 import math
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from torch import Tensor
+from torch.distributions import Normal
 
+from vqdistill.circuits.base import Circuit
+from vqdistill.circuits.einet import EiNet
+from vqdistill.circuits.mixture import Mixture, uniform_log_weights
+from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.errors import InputError
+from vqdistill.models.pixelcnn import PixelCNN
+from vqdistill.settings import Prior
 
 ROOT = Path(__file__).parents[1]  # of the repository
 
@@ -26,6 +40,93 @@ def refusal(call: Callable, *arguments: Any, **named: Any) -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
+
+
+# circuits
+
+
+def mixture_of(
+    n: int, d: int, smallest: float = 0.25, uniform: bool = False, seed: int = 0
+) -> Mixture:
+    """Weights over several nats, or uniform ones; deviations from `smallest` to 0.5."""
+    g = seeded(n + d + seed)
+    log_weights = (2 * torch.randn(n, generator=g)).double().log_softmax(0)
+    stds = smallest + (0.5 - smallest) * torch.rand(n, d, generator=g)
+    log_weights = uniform_log_weights(n) if uniform else log_weights
+    return Mixture(log_weights, torch.rand(n, d, generator=g), stds.log())
+
+
+def einet_of(
+    shape: tuple[int, int], size: int, step: int = 1, smallest: float = 0.25, seed: int = 3
+) -> EiNet:
+    """An EiNet in float64 with peaked weights and deviations from `smallest` to 0.5."""
+    torch.manual_seed(seed)
+    model = EiNet(poon_domingos(shape, step), size).double()
+    model.leaves.means.uniform_(0, 1)
+    model.leaves.stds.uniform_(smallest, 0.5)
+    for layer in model.layers:
+        for weights, over in ((layer.weights, (2, 3)), (layer.mixing, (1,))):
+            weights.pow_(3).div_(weights.sum(over, keepdim=True))
+    return model
+
+
+def expanded(model: EiNet) -> tuple[Tensor, Tensor, Tensor]:
+    """An EiNet as the mixture of all its induced trees: log-weights [N], means, deviations."""
+    leaves, trees = model.leaves, {}
+    for region in range(len(leaves.pixels)):
+        for unit in range(model.size):
+            trees[region, unit] = [(0.0, {region: unit})]
+    for layer in model.layers:
+        for n, region in enumerate(range(layer.regions.start, layer.regions.stop)):
+            for unit in range(layer.weights.shape[1]):
+                trees[region, unit] = [
+                    (math.log(layer.mixing[n, d, unit] * weight) + a + b, left | right)
+                    for d in range(layer.depth)
+                    for p in [n * layer.depth + d]
+                    for (i, j), weight in np.ndenumerate(layer.weights[p, unit])
+                    for a, left in trees[layer.left[p].item(), i]
+                    for b, right in trees[layer.right[p].item(), j]
+                ]
+    log_weights, units = zip(*trees[model.n_regions - 1, 0], strict=True)
+    chosen = torch.tensor([[tree[leaf] for leaf in sorted(tree)] for tree in units])
+    rows = torch.arange(len(leaves.pixels))
+    means, stds = (
+        leaves.image(part[rows, chosen].transpose(0, 1)) for part in (leaves.means, leaves.stds)
+    )
+    return torch.tensor(log_weights, dtype=means.dtype), means, stds
+
+
+def explicit(circuit: Circuit) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-weights [N], means [N, D] and deviations [N, D] of a circuit as one flat mixture."""
+    if isinstance(circuit, EiNet):
+        return expanded(circuit)
+    means, log_stds = circuit.components.parameters(slice(0, circuit.n_components))
+    return circuit.log_weights, means.double(), log_stds.double().exp()
+
+
+def terms(circuit: Circuit, x: Tensor, observed: Tensor | None = None) -> Tensor:
+    """log w_n p_n(x_o) [B, N], leaf by leaf, by torch.distributions in float64."""
+    log_weights, means, stds = explicit(circuit)
+    density = Normal(means, stds).log_prob(x.double()[:, None])  # [B, N, D]
+    if observed is not None:
+        density = torch.where(observed.expand(x.shape)[:, None], density, 0.0)
+    return density.sum(2) + log_weights
+
+
+# priors
+
+
+def every_latent(codebook_size: int, grid: tuple[int, int]) -> Tensor:
+    """All codes [K^(HW), H, W] in lexicographic order."""
+    places = [range(codebook_size)] * math.prod(grid)
+    return torch.tensor(list(itertools.product(*places))).unflatten(1, grid)
+
+
+def small_prior(grid, codebook_size=5, n_classes=3, layers=3, head=16, seed=0) -> PixelCNN:
+    """An untrained PixelCNN of width 8."""
+    torch.manual_seed(seed)
+    sizes = Prior(grid=grid, codebook_size=codebook_size, width=8, layers=layers, head=head)
+    return PixelCNN(sizes, n_classes).eval()
 
 
 class TabularPrefixes(NamedTuple):
@@ -74,9 +175,7 @@ class TabularPrior:
         return total
 
     def every_latent(self):
-        """All codes [K^(HW), H, W] in lexicographic order."""
-        places = [range(self.codebook_size)] * math.prod(self.grid)
-        return torch.tensor(list(itertools.product(*places))).unflatten(1, self.grid)
+        return every_latent(self.codebook_size, self.grid)
 
     def joint(self):
         """p(z, c) of every latent, [K^(HW), C], by the product of the tables' entries."""
@@ -91,3 +190,54 @@ class TabularPrior:
                 row.append(p)
             joint.append(row)
         return torch.tensor(joint, dtype=torch.float64)
+
+
+# experiments
+
+TINY = {
+    "experiment": "tiny",
+    "seeds": [0],
+    "data": {"dataset": "digits", "training_part": 50},
+    "training": {"batch_size": 200, "max_epochs": 2},
+    "vqvae": {"channels": {"2x2": [4, 4], "4x4": [4]}},
+    "prior": {"width": 4, "layers": 2, "head": 4},
+    "teachers": [
+        {"grid": "2x2", "codebook_sizes": [4], "methods": ["exm", "dmrs", "dmbs"]},
+        {"grid": "4x4", "codebook_sizes": [4], "methods": ["dmrs", "dmbs", "random", "frequent"]},
+    ],
+    "n_components": [1, 2, 4],
+    "baselines": {
+        "cm": {"settings": {"latent_dimension": 2, "channels": [4, 4, 2], "points": 8, "chunk": 8}},
+        "einet": {"sizes": [2], "settings": {"pixels_per_step": 4, "em_every": 5}},
+    },
+    "inpainting": {"n_components": [2], "scored_images": 20},
+    "classifier": {"width": 2, "training": {"max_epochs": 1}},
+}
+
+
+def configuration(*changes: str | dict) -> dict:
+    """config.yaml with presets, by their names, and other changes on top, as Snakemake merges."""
+    from snakemake.utils import update_config
+
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    for change in changes:
+        if isinstance(change, str):
+            path = ROOT / f"workflow/presets/{change}.yaml"
+            change = yaml.safe_load(path.read_text(encoding="utf-8"))
+        update_config(config, copy.deepcopy(change))
+    return config
+
+
+def environment(repository: Path = ROOT) -> dict[str, str]:
+    """This Python for all jobs of Snakemake, with the package of a repository."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(repository)}
+
+
+def copy_repository(folder: Path) -> Path:
+    """All that a run reads, copied into a folder, so that edits meanwhile don't matter to it."""
+    for name in ("Snakefile", "config.yaml", "environment.yml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("workflow", "vqdistill"):
+        shutil.copytree(ROOT / name, folder / name)
+    return folder

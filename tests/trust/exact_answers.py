@@ -2,8 +2,8 @@
 
 Every check returns the largest deviation that it saw; `GUARANTEES` says how much is allowed. The
 same checks run on the code as it is (test_exact_answers.py) and on deliberately broken copies of
-it, which they must refuse (test_mutants.py). `python tests/trust/exact_answers.py` lists what they
-measure.
+it, which they must refuse (test_mutants.py). `PYTHONPATH=tests python tests/trust/exact_answers.py`
+lists what they measure.
 
 Priors have three layers or more, two classes or more and, unless a check says otherwise, are
 peaked; mixtures have weights that span nats. All is float64, so that tolerances can be tight.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers import einet_of, every_latent, expanded, mixture_of, seeded, small_prior, terms
 from scipy.stats import chi2
 from spflow.modules.leaves import Normal as SpflowNormal
 from torch import Tensor
@@ -23,9 +24,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from vqdistill import settings
 from vqdistill.baselines import continuous_mixture, einet, gmm
-from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import DecodedComponents, Mixture, StreamedMixture
-from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.circuits.spflow import to_spflow
 from vqdistill.distillation import dmbs, dmrs
 from vqdistill.distillation.enumeration import index_of
@@ -57,10 +56,6 @@ def hold(name: str) -> float:
     return deviation
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def largest(found: Tensor, expected: Tensor) -> float:
     """The largest difference of two tensors; NaN where either is."""
     assert found.shape == expected.shape
@@ -72,17 +67,9 @@ def largest(found: Tensor, expected: Tensor) -> float:
 
 def prior_of(size=3, grid=(2, 2), classes=2, layers=3, sharpness=30.0) -> PixelCNN:
     """An untrained prior whose conditionals get more peaked with `sharpness`."""
-    torch.manual_seed(1)
-    sizes = settings.Prior(grid=grid, codebook_size=size, width=8, layers=layers, head=16)
-    prior = PixelCNN(sizes, classes).double()
+    prior = small_prior(grid, size, classes, layers, seed=1).double()
     prior.head[-1].weight.mul_(sharpness)
     return prior
-
-
-def all_latents(prior) -> Tensor:
-    """Every code [K^(HW), H, W], in lexicographic order."""
-    places = [range(prior.codebook_size)] * math.prod(prior.grid)
-    return torch.tensor(list(itertools.product(*places))).unflatten(1, prior.grid)
 
 
 def conditionals(prior, codes: Tensor, class_: int) -> Tensor:
@@ -93,7 +80,7 @@ def conditionals(prior, codes: Tensor, class_: int) -> Tensor:
 
 def joint_of(prior) -> Tensor:
     """p(z, c) [K^(HW), C] of every latent, from the full pass's conditionals."""
-    codes = all_latents(prior)
+    codes = every_latent(prior.codebook_size, prior.grid)
     by_class = [
         conditionals(prior, codes, c).gather(2, codes.flatten(1)[..., None]).sum((1, 2))
         for c in range(prior.n_classes)
@@ -125,7 +112,7 @@ def prior_sums_to_one() -> float:
     deviation = 0.0
     for grid, sharpness in itertools.product(GRIDS, (1.0, 30.0)):
         prior = prior_of(2, grid, 3, 4, sharpness)
-        codes = all_latents(prior)
+        codes = every_latent(prior.codebook_size, prior.grid)
         for c in range(3):
             total = prior.log_prob(codes, torch.full((len(codes),), c)).exp().sum().item()
             deviation = max(deviation, abs(total - 1))
@@ -134,7 +121,7 @@ def prior_sums_to_one() -> float:
 
 @guarantee(0.0)
 def prior_is_causal() -> float:
-    """The change of a conditional when its own or a later code changes; and every class matters."""
+    """The change of a conditional when its own or a later code changes."""
     deviation = 0.0
     for grid, layers in itertools.product([*GRIDS, (4, 4)], (1, 3, 5, 10)):
         prior = prior_of(5, grid, 2, layers)
@@ -200,7 +187,7 @@ def uniform(n: int) -> Tensor:
 def exact_model_is_the_double_loop() -> float:
     """ExM against Σ_c Σ_z p(c) p(z|c) p(x|z), in nats."""
     vqvae, prior, x = teacher()
-    expected = double_loop(vqvae, joint_of(prior), all_latents(prior), x)
+    expected = double_loop(vqvae, joint_of(prior), every_latent(prior.codebook_size, prior.grid), x)
     return largest(loading.exact_mixture(vqvae, log_prior_of_all(prior)).log_prob(x), expected)
 
 
@@ -221,7 +208,7 @@ def all_latents_with_prior_weights_are_the_exact_model() -> float:
 def uniform_weights_are_equation_2() -> float:
     """1/N Σ_n p(x|z_n), for the exact model's latents and for a selection."""
     vqvae, prior, x = teacher()
-    codes = all_latents(prior)
+    codes = every_latent(prior.codebook_size, prior.grid)
     exact = loading.exact_mixture(vqvae, log_prior_of_all(prior), uniform=True).log_prob(x)
     deviation = largest(exact, double_loop(vqvae, uniform(81), codes, x))
     some = dmrs.select(prior, 7, seeded()).codes
@@ -287,10 +274,6 @@ def beam_costs_are_linear() -> float:
     return share
 
 
-def ancestral(prior, n, generator, taken):
-    return dmrs.draw_ancestral(prior, n, generator, taken)
-
-
 def beam(prior, n, generator, taken):
     return dmrs.draw_beam(prior, n, generator, set())
 
@@ -301,7 +284,7 @@ def dmrs_samples_without_replacement() -> float:
 
     By enumeration, ancestral sampling and beam, with a peaked prior; with a flat one too.
     """
-    cases = [(path, 15.0) for path in (dmrs.draw_enumerated, ancestral, beam)]
+    cases = [(path, 15.0) for path in (dmrs.draw_enumerated, dmrs.draw_ancestral, beam)]
     excess, draws = 0.0, 240
     for path, sharpness in [*cases, (dmrs.draw_enumerated, 1.0)]:
         prior, generator = prior_of(2, (1, 3), sharpness=sharpness), seeded(7)
@@ -339,71 +322,6 @@ def dmrs_ends_where_one_latent_has_all_the_mass() -> float:
 
 
 # circuits, on one to three pixels, against quadrature
-
-
-def mixture_of(n: int, d: int, smallest: float = 0.25, dtype=torch.float32) -> Mixture:
-    """Weights over several nats, deviations from `smallest` to 0.5."""
-    g = seeded(n + d)
-    log_weights = (2 * torch.randn(n, generator=g)).double().log_softmax(0)
-    stds = smallest + (0.5 - smallest) * torch.rand(n, d, generator=g)
-    return Mixture(log_weights, torch.rand(n, d, generator=g).to(dtype), stds.log().to(dtype))
-
-
-def einet_of(shape: tuple[int, int], size: int, step: int = 1) -> EiNet:
-    """An EiNet in float64 with peaked weights and deviations from 0.25 to 0.5."""
-    torch.manual_seed(3)
-    model = EiNet(poon_domingos(shape, step), size).double()
-    model.leaves.means.uniform_(0, 1)
-    model.leaves.stds.uniform_(0.25, 0.5)
-    for layer in model.layers:
-        for weights, over in ((layer.weights, (2, 3)), (layer.mixing, (1,))):
-            weights.pow_(3).div_(weights.sum(over, keepdim=True))
-    return model
-
-
-def expanded(model: EiNet) -> tuple[Tensor, Tensor, Tensor]:
-    """An EiNet as the mixture of all its induced trees: log-weights [N], means, deviations."""
-    leaves, trees = model.leaves, {}
-    for region in range(len(leaves.pixels)):
-        for unit in range(model.size):
-            trees[region, unit] = [(0.0, {region: unit})]
-    for layer in model.layers:
-        for n, region in enumerate(range(layer.regions.start, layer.regions.stop)):
-            for unit in range(layer.weights.shape[1]):
-                trees[region, unit] = [
-                    (math.log(layer.mixing[n, d, unit] * weight) + a + b, left | right)
-                    for d in range(layer.depth)
-                    for p in [n * layer.depth + d]
-                    for (i, j), weight in np.ndenumerate(layer.weights[p, unit])
-                    for a, left in trees[layer.left[p].item(), i]
-                    for b, right in trees[layer.right[p].item(), j]
-                ]
-    log_weights, units = zip(*trees[model.n_regions - 1, 0], strict=True)
-    chosen = torch.tensor([[tree[leaf] for leaf in sorted(tree)] for tree in units])
-    rows = torch.arange(len(leaves.pixels))
-    means, stds = (leaves.image(part[rows, chosen].transpose(0, 1)) for part in parameters(leaves))
-    return torch.tensor(log_weights, dtype=means.dtype), means, stds
-
-
-def parameters(leaves) -> tuple[Tensor, Tensor]:
-    return leaves.means, leaves.stds
-
-
-def explicit(circuit) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-weights [N], means [N, D] and deviations [N, D] of a circuit as one flat mixture."""
-    if isinstance(circuit, EiNet):
-        return expanded(circuit)
-    means, log_stds = circuit.components.parameters(slice(0, circuit.n_components))
-    return circuit.log_weights, means.double(), log_stds.double().exp()
-
-
-def terms(circuit, x: Tensor, observed: Tensor | None = None) -> Tensor:
-    """log w_n p_n(x_o) [B, N] by torch.distributions, in float64."""
-    log_weights, means, stds = explicit(circuit)
-    density = Normal(means, stds).log_prob(x.double()[:, None])
-    if observed is not None:
-        density = density * observed.expand(x.shape)[:, None]
-    return density.sum(2) + log_weights
 
 
 def circuits_of(d: int, smallest: float = 0.25) -> list:

@@ -6,7 +6,8 @@ flat mixture of its induced trees.
 
 import pytest
 import torch
-from exact_answers import einet_of, explicit, largest, mixture_of, seeded
+from exact_answers import largest
+from helpers import einet_of, explicit, mixture_of, seeded
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
