@@ -5,16 +5,6 @@ import math
 import torch
 from helpers import TabularPrior
 
-from vqdistill.models.pixelcnn import PixelCNN
-from vqdistill.settings import Prior
-
-
-def network(codebook_size, grid, n_classes, head=8) -> PixelCNN:
-    """A small untrained PixelCNN."""
-    torch.manual_seed(0)
-    settings = Prior(grid=grid, codebook_size=codebook_size, width=8, layers=3, head=head)
-    return PixelCNN(settings, n_classes).eval()
-
 
 def of_a_single_latent() -> TabularPrior:
     """All but about 1e-9 of the mass is on the latent of zeros, in every class; 81 latents."""

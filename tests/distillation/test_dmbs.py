@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from helpers import TabularPrior, seeded
-from priors import beginnings, n_distinct, network, of_a_single_latent
+from helpers import TabularPrior, seeded, small_prior
+from priors import beginnings, n_distinct, of_a_single_latent
 
 from vqdistill.distillation import dmbs
 from vqdistill.distillation.enumeration import index_of
@@ -51,7 +51,7 @@ def test_merge_is_round_robin_by_rank_without_duplicates():
 
 
 def test_selection_is_balanced_over_classes():
-    prior = network(16, (2, 2), 4)
+    prior = small_prior((2, 2), 16, 4, head=8)
     chosen = dmbs.select(prior, 30, seeded())
     assert n_distinct(chosen.codes) == 30
     assert sorted(chosen.classes.bincount(minlength=4).tolist()) == [7, 7, 8, 8]
@@ -71,7 +71,7 @@ def test_first_classes_are_permuted():
 @pytest.mark.parametrize("n", [1, 3, 10, 64, 200])
 def test_evaluations_are_linear_in_n(n):
     """One search, since classes hardly meet among 16^16 latents: at most (N + C) H W K."""
-    prior = network(16, (4, 4), 3)
+    prior = small_prior((4, 4), 16, 3, head=8)
     chosen = dmbs.select(prior, n, seeded())
     assert n_distinct(chosen.codes) == n
     assert 0 < chosen.evaluations <= (n + 3) * 16 * 16

@@ -5,8 +5,8 @@ import weakref
 
 import pytest
 import torch
-from helpers import TabularPrior, seeded
-from priors import beginnings, n_distinct, network, of_a_single_latent
+from helpers import TabularPrior, seeded, small_prior
+from priors import beginnings, n_distinct, of_a_single_latent
 from scipy.stats import chisquare
 
 from vqdistill.distillation import dmrs
@@ -117,7 +117,7 @@ def test_wide_beam_gives_every_pair():
 
 def test_memory_of_the_beam_does_not_grow_with_its_width(monkeypatch):
     """16 prefixes at a time for each of the six positions, those to come, and the empty ones."""
-    prior, made, most = network(32, (2, 3), 3), [], 0
+    prior, made, most = small_prior((2, 3), 32, 3, head=8), [], 0
     extend = prior.extend
 
     def counted(prefixes, parents, codes):
@@ -169,7 +169,7 @@ def test_a_single_latent_with_all_the_mass(path):
 
 
 def test_on_a_network_that_cannot_be_enumerated():
-    chosen = dmrs.select(network(16, (4, 4), 3), 100, seeded())
+    chosen = dmrs.select(small_prior((4, 4), 16, 3, head=8), 100, seeded())
     assert n_distinct(chosen.codes) == 100
     assert chosen.evaluations == 127 * 16 * 16  # batches of 1, 2, ... 64 suffice
     assert chosen.weighting_evaluations == beginnings(chosen.codes) * 3 * 16

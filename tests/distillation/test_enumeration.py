@@ -1,7 +1,6 @@
 import pytest
 import torch
-from helpers import TabularPrior
-from priors import network
+from helpers import TabularPrior, small_prior
 
 from vqdistill.distillation.enumeration import codes_of, enumerate_latents, index_of
 
@@ -18,7 +17,7 @@ def test_enumeration_equals_brute_force(at_once):
 
 
 def test_enumeration_of_a_network():
-    parts = list(enumerate_latents(prior := network(4, (2, 2), 3), at_once=6))
+    parts = list(enumerate_latents(prior := small_prior((2, 2), 4, 3, head=8), at_once=6))
     codes, by_class = (torch.cat(part) for part in zip(*parts, strict=True))
     for c in range(3):
         expected = prior.log_prob(codes, torch.full((256,), c))

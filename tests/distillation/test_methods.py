@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from helpers import TabularPrior, refusal, seeded
-from priors import beginnings, n_distinct, network
+from helpers import TabularPrior, refusal, seeded, small_prior
+from priors import beginnings, n_distinct
 
 from vqdistill.distillation import base, load_method, method_names
 from vqdistill.distillation.base import new_rows
@@ -92,7 +92,7 @@ def test_no_codes_have_no_probabilities():
 
 
 def test_probabilities_of_given_codes_under_a_network():
-    prior = network(6, (4, 4), 3)
+    prior = small_prior((4, 4), 6, 3, head=8)
     codes = torch.randint(2, (500, 4, 4), generator=seeded())
     expected = [prior.log_prob(codes, torch.full((500,), c)) for c in range(3)]
     found = base.log_prob_by_class(prior, codes)

@@ -4,22 +4,14 @@ import math
 
 import pytest
 import torch
-from helpers import seeded
+from helpers import einet_of, mixture_of, seeded, terms
 
-from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
-from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.evaluation.density import density_rows
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
 
 D, LEVELS = 16, 17
 SIZES = [1, 3, 8]
-
-
-def mixture(n=8, seed=0):
-    g = seeded(seed)
-    parameters = torch.rand(n, D, generator=g), -2 * torch.rand(n, D, generator=g)
-    return Mixture(uniform_log_weights(n), *parameters)
 
 
 def log_prior_of(n=8, seed=5):
@@ -35,9 +27,7 @@ def evaluated():
 
 def direct(model, weights, x):
     """log Σ_n w_n Π_d N(x_d; μ_nd, σ_nd) in float64."""
-    normal = torch.distributions.Normal(model.means.double(), model.log_stds.double().exp())
-    terms = normal.log_prob(x.double()[:, None]).sum(-1) + weights.log_softmax(0)
-    return terms.logsumexp(1)
+    return (terms(model, x) - model.log_weights + weights.log_softmax(0)).logsumexp(1)
 
 
 def rows_of(models, evaluated):
@@ -58,7 +48,7 @@ def check_row(row, log_prob, n_parameters):
 
 
 def test_rows_of_a_nested_selection(evaluated):
-    full, log_prior = mixture(), log_prior_of()
+    full, log_prior = mixture_of(8, D, uniform=True), log_prior_of()
     (models,) = distilled_models(
         "dmrs", {8: full}, SIZES, {8: log_prior}, grid="2x2", codebook_size=5
     )
@@ -76,7 +66,7 @@ def test_rows_of_a_nested_selection(evaluated):
 
 
 def test_rows_of_a_selection_that_does_not_nest(evaluated):
-    mixtures = {n: mixture(n, seed=n) for n in SIZES}
+    mixtures = {n: mixture_of(n, D, uniform=True) for n in SIZES}
     log_priors = {n: log_prior_of(n, seed=n) for n in SIZES}
     circuits = distilled_models("dmbs", mixtures, SIZES, log_priors)
     assert [models.sizes for models in circuits] == [(1,), (3,), (8,)]
@@ -94,7 +84,7 @@ def test_rows_of_a_selection_that_does_not_nest(evaluated):
 
 def test_rows_of_the_exact_model(evaluated):
     log_prior = log_prior_of().log_softmax(0)
-    full = mixture()
+    full = mixture_of(8, D, uniform=True)
     exact = Mixture(log_prior, full.means, full.log_stds)
     models = exact_models(exact, grid="1x3", codebook_size=2)
     assert models.main_weights == "prior"
@@ -106,8 +96,7 @@ def test_rows_of_the_exact_model(evaluated):
 
 
 def test_rows_of_a_circuit_that_is_no_mixture(evaluated):
-    torch.manual_seed(0)
-    circuit = EiNet(poon_domingos((4, 4), 2), 2)
+    circuit = einet_of((4, 4), 2, 2)
     models = EvaluatedModels("einet", circuit, size=2)
     assert models.main_weights == "learned"
     assert models.model(0) is circuit
@@ -121,7 +110,7 @@ def test_rows_of_a_circuit_that_is_no_mixture(evaluated):
 
 
 def test_a_model_is_the_first_components():
-    full = mixture()
+    full = mixture_of(8, D, uniform=True)
     (models,) = distilled_models("dmrs", {8: full}, SIZES, {8: log_prior_of()})
     assert models.main_weights == "uniform"
     assert models.model(8) is full

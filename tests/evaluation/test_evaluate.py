@@ -1,11 +1,8 @@
 """An evaluation as a whole: which models it reads, and what it gives for each."""
 
 import torch
-from helpers import seeded
+from helpers import einet_of, mixture_of, seeded
 
-from vqdistill.circuits.einet import EiNet
-from vqdistill.circuits.mixture import Mixture, uniform_log_weights
-from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Images
 from vqdistill.evaluation.evaluate import N_FREE, evaluate
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models
@@ -15,19 +12,14 @@ LABELS = torch.tensor([1, 0, 0, 1, 2])
 
 
 def mixtures(*numbers):
-    g = seeded()
-    return {
-        n: Mixture(uniform_log_weights(n), torch.rand(n, D, generator=g), torch.full((n, D), -1.0))
-        for n in numbers
-    }
+    return {n: mixture_of(n, D, uniform=True) for n in numbers}
 
 
 def test_all_models_of_all_circuits_are_evaluated():
     g, none = seeded(1), torch.zeros(0)
     evaluated = {"test": torch.rand(5, D, generator=g), "train": torch.rand(3, D, generator=g)}
     images = Images("digits", "-", 17, SHAPE, none, none, evaluated, {"test": LABELS})
-    torch.manual_seed(0)
-    einet = EvaluatedModels("einet", EiNet(poon_domingos(SHAPE, 2), 2).eval(), size=2)
+    einet = EvaluatedModels("einet", einet_of(SHAPE, 2, 2), size=2)
     priors = {n: torch.zeros(n).double() for n in (1, 3, 8)}
     nested = distilled_models("dmrs", mixtures(8), [1, 3, 8], priors)
     searched = distilled_models("dmbs", mixtures(1, 3, 8), [1, 3, 8], priors)

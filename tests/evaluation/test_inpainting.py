@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers import seeded
+from helpers import mixture_of, seeded, terms
 
-from vqdistill.circuits.mixture import Mixture, uniform_log_weights
 from vqdistill.data import Images
 from vqdistill.evaluation import inpainting
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models
@@ -24,10 +23,7 @@ NAMES = ["left", "right", "top", "bottom", "centre"]
 
 
 def evaluated(n=6, sizes=(2, 6)):
-    g = seeded()
-    means, log_stds = torch.rand(n, D, generator=g), -1.5 * torch.rand(n, D, generator=g)
-    weights = torch.randn(n, generator=g).double()
-    full = Mixture(uniform_log_weights(n), means, log_stds)
+    full, weights = mixture_of(n, D, uniform=True), torch.randn(n, generator=seeded()).double()
     return distilled_models("dmrs", {n: full}, list(sizes), {n: weights}, grid="2x2")[0]
 
 
@@ -85,10 +81,9 @@ def test_conditional_bits_of_hidden_pixels(x):
     for row in rows_of(one, x, (2, 6)):
         hidden = hidden_masks(SHAPE)[row["mask"]]
         model = one.model(row["n_components"])
-        normal = torch.distributions.Normal(model.means.double(), model.log_stds.double().exp())
-        leaves = normal.log_prob(x.double()[:, None])  # [B, n, D]
-        responsibilities = leaves[..., ~hidden].sum(-1).log_softmax(1)  # uniform weights
-        nats = (responsibilities + leaves[..., hidden].sum(-1)).logsumexp(1).mean().item()
+        of_observed = terms(model, x, ~hidden)
+        of_hidden = terms(model, x) - of_observed  # log p_n(x_u)
+        nats = (of_observed.log_softmax(1) + of_hidden).logsumexp(1).mean().item()
         expected = -nats / int(hidden.sum()) / math.log(2) + math.log2(LEVELS)
         assert row["conditional_bpd"] == pytest.approx(expected, rel=1e-10)
         assert row["n_images"] == 9

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import TabularPrior, seeded
+from helpers import TabularPrior, mixture_of, seeded, terms
 
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.evaluation.evaluated_models import distilled_models, exact_models
@@ -14,15 +14,8 @@ from vqdistill.evaluation.teacher import (
     partial_sum_bound,
     teacher_row,
 )
-from vqdistill.models.codebook import codebook_usage
 
 D = 8
-
-
-def exact_model(n=16, seed=0):
-    g = seeded(seed)
-    weights = (2 * torch.randn(n, generator=g)).double().log_softmax(0)
-    return Mixture(weights, torch.rand(n, D, generator=g), -2 * torch.rand(n, D, generator=g))
 
 
 def part_of(exact, index):
@@ -42,12 +35,11 @@ def x():
 
 @pytest.mark.parametrize("n", [1, 2, 7, 15])
 def test_partial_sums_stay_below_the_whole(x, n):
-    exact = exact_model()
+    exact = mixture_of(16, D)
     index = torch.randperm(16, generator=seeded(n))[:n]
     mixture, log_prior = part_of(exact, index)
     found = partial_sum_bound(exact.log_prob(x), mixture.log_prob(x), log_prior)
-    leaves = torch.distributions.Normal(exact.means.double(), exact.log_stds.double().exp())
-    joint = leaves.log_prob(x.double()[:, None]).sum(-1) + exact.log_weights  # [B, 16]
+    joint = terms(exact, x)  # [B, 16]
     difference = joint[:, index].logsumexp(1) - joint.logsumexp(1)
     assert found["largest_violation"] <= 1e-12
     assert found["largest_violation"] == pytest.approx(difference.max().item(), abs=1e-9)
@@ -56,7 +48,7 @@ def test_partial_sums_stay_below_the_whole(x, n):
 
 
 def test_equal_sums_have_no_gap(x):
-    exact = exact_model()
+    exact = mixture_of(16, D)
     order = torch.randperm(16, generator=seeded(3))
     mixture, log_prior = part_of(exact, order)
     found = partial_sum_bound(exact.log_prob(x), mixture.log_prob(x), log_prior)
@@ -66,7 +58,7 @@ def test_equal_sums_have_no_gap(x):
 
 def test_a_sum_that_is_too_large_is_seen(x):
     """The bound is a check: a prior that is wrong by 1 % must show as a violation."""
-    exact = exact_model()
+    exact = mixture_of(16, D)
     mixture, log_prior = part_of(exact, torch.arange(16))
     found = partial_sum_bound(exact.log_prob(x), mixture.log_prob(x), log_prior + math.log(1.01))
     assert found["largest_violation"] == pytest.approx(math.log(1.01), abs=1e-9)
@@ -74,7 +66,7 @@ def test_a_sum_that_is_too_large_is_seen(x):
 
 
 def test_rows_of_bounds_compare_all_selections_with_the_exact_model(x):
-    exact = exact_model()
+    exact = mixture_of(16, D)
     part, log_prior = part_of(exact, torch.arange(7))
     circuits = [
         *distilled_models("dmrs", {7: part}, [3, 7], {7: log_prior}),
@@ -89,21 +81,6 @@ def test_rows_of_bounds_compare_all_selections_with_the_exact_model(x):
 
 
 # codebook
-
-
-def test_usage_and_perplexity_by_hand():
-    codes = torch.tensor([0, 0, 0, 0, 1, 1, 5, 7]).view(2, 2, 2)
-    found = codebook_usage(codes, 10)
-    assert found["codebook_usage"] == pytest.approx(0.4)
-    # entropy 1/2 · 1 + 1/4 · 2 + 2 · 1/8 · 3 = 1.75 bits
-    assert found["perplexity"] == pytest.approx(2**1.75)
-
-
-@pytest.mark.parametrize(("codes", "used"), [([3] * 12, 1), (list(range(6)) * 2, 6)])
-def test_perplexity_of_uniform_use_is_the_number_of_codes(codes, used):
-    found = codebook_usage(torch.tensor(codes).view(3, 2, 2), 6)
-    assert found["perplexity"] == pytest.approx(used)
-    assert found["codebook_usage"] == pytest.approx(used / 6)
 
 
 def test_frequencies_are_sorted_shares():

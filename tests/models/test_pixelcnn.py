@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import refusal, seeded, small_prior
 
 from vqdistill import settings
-from vqdistill.errors import InputError
 from vqdistill.models import pixelcnn
 from vqdistill.models.pixelcnn import PixelCNN
 
@@ -11,22 +11,8 @@ GRIDS = [(2, 2), (4, 4), (1, 3), (3, 1), (2, 5)]
 RELATIVE = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def build(grid, codebook_size=5, n_classes=3, width=8, layers=3):
-    torch.manual_seed(0)
-    sizes = {"grid": grid, "codebook_size": codebook_size, "width": width, "layers": layers}
-    return PixelCNN(settings.Prior(**sizes, head=16), n_classes)
-
-
 def random_batch(model, n, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     codes = torch.randint(model.codebook_size, (n, *model.grid), generator=generator)
     return codes, torch.randint(model.n_classes, (n,), generator=generator)
 
@@ -62,7 +48,7 @@ def convolved(model, codes, classes):
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("layers", [1, 3])
 def test_equals_masked_convolutions(grid, layers):
-    model = build(grid, layers=layers)
+    model = small_prior(grid, layers=layers)
     codes, classes = random_batch(model, 6)
     torch.testing.assert_close(model(codes, classes), convolved(model, codes, classes))
 
@@ -74,36 +60,22 @@ def test_published_parameter_counts(width, grid, millions):
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions
 
 
-@pytest.mark.parametrize("grid", [(2, 2), (1, 3)])
-def test_probabilities_sum_to_one(grid):
-    model = build(grid, codebook_size=4)
-    n = grid[0] * grid[1]
-    codes = torch.cartesian_prod(*[torch.arange(4)] * n).unflatten(1, grid)
-    for c in range(3):
-        total = model.log_prob(codes, torch.full((len(codes),), c)).exp().sum().item()
-        assert total == pytest.approx(1, abs=1e-6)
-
-
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("layers", [1, 3, 5, 10])
-def test_conditionals_see_earlier_codes_only_and_all_of_them(grid, layers):
-    """A code changes the logits of later positions only; with enough layers of all of those."""
-    model = build(grid, layers=layers).double()
+def test_conditionals_see_earlier_codes_only_and_all_of_them(grid):
+    model = small_prior(grid).double()
     codes, classes = random_batch(model, 1)
     before = model(codes, classes).flatten(1, 2)[0].detach()
-    n = grid[0] * grid[1]
-    for i in range(n):
+    for i in range(codes.numel()):
         changed = codes.clone()
         changed.view(-1)[i] = (changed.view(-1)[i] + 1) % model.codebook_size
         after = model(changed, classes).flatten(1, 2)[0].detach()
         differs = (after != before).any(1)
         assert not differs[: i + 1].any()
-        if layers >= 3:
-            assert differs[i + 1 :].all()
+        assert differs[i + 1 :].all()
 
 
 def test_conditionals_depend_on_the_class():
-    model = build((2, 2))
+    model = small_prior((2, 2))
     codes = random_batch(model, 1)[0].expand(3, 2, 2)
     logits = model(codes, torch.arange(3)).flatten(1, 2)
     assert (logits[0] != logits[1]).any(1).all()
@@ -112,7 +84,7 @@ def test_conditionals_depend_on_the_class():
 
 @pytest.mark.parametrize("grid", [(2, 2), (4, 4)])
 def test_log_prob_is_the_sum_of_the_conditionals(grid, monkeypatch):
-    model = build(grid)
+    model = small_prior(grid)
     codes, classes = random_batch(model, 7)
     whole = model.log_prob(codes, classes)
     prefixes, total, rows = model.begin(classes), torch.zeros(7).double(), torch.arange(7)
@@ -131,7 +103,7 @@ def test_log_prob_is_the_sum_of_the_conditionals(grid, monkeypatch):
 
 def test_training_fits_a_distribution():
     """The conditionals of a prior trained on weighted grids approach their frequencies."""
-    model = build((2, 2), codebook_size=2, n_classes=2, width=16)
+    model = small_prior((2, 2), codebook_size=2, n_classes=2)
     codes = torch.tensor([[[0, 0], [0, 1]], [[1, 0], [1, 1]], [[1, 1], [0, 0]], [[1, 1], [0, 1]]])
     classes = torch.tensor([0, 0, 1, 1])
     times = torch.tensor([3, 1, 1, 1])
@@ -149,5 +121,4 @@ def test_training_fits_a_distribution():
 
 def test_codes_of_another_grid_are_refused():
     zeros = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(InputError, match="grid"):
-        build((2, 2)).log_prob(zeros.expand(1, 4, 4), zeros)
+    assert "grid" in refusal(small_prior((2, 2)).log_prob, zeros.expand(1, 4, 4), zeros)
