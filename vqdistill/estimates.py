@@ -28,7 +28,7 @@ from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
 from vqdistill.reporting.names import MASKS
-from vqdistill.reporting.records import model_name
+from vqdistill.reporting.runs import model_name
 from vqdistill.settings import Experiment, parsed
 
 START_SECONDS = 3.0  # of Python and the libraries, which records leave out

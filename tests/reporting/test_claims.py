@@ -6,7 +6,7 @@ from synthetic_tables import costs_table, density_table, inpainting_table
 
 from vqdistill.errors import InputError
 from vqdistill.reporting import claims
-from vqdistill.reporting.claims import Tables, Threshold, judge, verdict
+from vqdistill.reporting.claims import Threshold, judge, verdict
 
 EMPTY = pd.DataFrame()
 
@@ -25,7 +25,7 @@ def table(rows):
 
 
 def rows_of(claim, density, inpainting=EMPTY, costs=EMPTY, real_accuracy=0.0):
-    found = judge(Tables(density, inpainting, costs, real_accuracy))
+    found = judge(density, inpainting, costs, real_accuracy)
     return found[found["claim"] == claim].reset_index(drop=True)
 
 
@@ -69,7 +69,7 @@ def test_gap_to_exact_model_is_paired_over_seeds():
 
 
 def test_each_claim_has_rows_and_a_statement(density):
-    found = judge(Tables(density, inpainting_table(density), costs_table(), 0.99))
+    found = judge(density, inpainting_table(density), costs_table(), 0.99)
     assert list(found["claim"].unique()) == list(range(1, 9))
     assert list(found.columns) == claims.COLUMNS
     assert not found.isna().any(axis=None)
@@ -78,7 +78,7 @@ def test_each_claim_has_rows_and_a_statement(density):
 
 
 def test_nothing_measured_is_undecided_without_numbers():
-    found = judge(Tables(table([]), EMPTY, EMPTY))
+    found = judge(table([]), EMPTY, EMPTY)
     assert set(found["claim"]) == set(range(1, 9))
     assert set(found["verdict"]) == {"undecided"}
     assert (found[["value", "low", "high"]] == "-").all(axis=None)
@@ -87,7 +87,7 @@ def test_nothing_measured_is_undecided_without_numbers():
 
 def test_one_seed_decides_nothing(density):
     one = density[density["seed"] == 0]
-    found = judge(Tables(one, inpainting_table(one), costs_table(seeds=[0]), 0.99))
+    found = judge(one, inpainting_table(one), costs_table(seeds=[0]), 0.99)
     assert set(found["verdict"]) == {"undecided"}
 
 
@@ -188,7 +188,7 @@ def test_costs_from_the_counts():
 def test_a_size_that_one_seed_lacks_is_refused():
     rows = [("dmrs", "2x2", n, n, s, 1.0) for n in (1, 2) for s in range(2)][:-1]
     with pytest.raises(InputError, match="DMRS 2×2"):
-        judge(Tables(table(rows), EMPTY, EMPTY))
+        judge(table(rows), EMPTY, EMPTY)
 
 
 def test_each_threshold_says_why():

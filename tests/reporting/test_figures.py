@@ -13,9 +13,23 @@ from synthetic_tables import (
     sizes_table,
 )
 
-from vqdistill.reporting import figures, style
-from vqdistill.reporting.figures.density_figures import axis_limits, density_curves
-from vqdistill.reporting.figures.picture_figures import ink
+from vqdistill.reporting import style
+from vqdistill.reporting.figures.costs_figure import costs_figure
+from vqdistill.reporting.figures.density_figures import (
+    axis_limits,
+    density_curves,
+    density_figure,
+    weights_figure,
+)
+from vqdistill.reporting.figures.layout import save
+from vqdistill.reporting.figures.metrics_figure import metrics_figure
+from vqdistill.reporting.figures.picture_figures import (
+    ink,
+    inpainting_figure,
+    inpainting_sheet,
+    samples_figure,
+)
+from vqdistill.reporting.figures.training_figures import codebook_figure, training_figure
 from vqdistill.reporting.tables import density_summary, inpainting_summary
 
 FEW = {("dmrs", "2x2"): (3.5, 0.9), ("mine", "4x4"): (3.3, 0.7)}
@@ -33,7 +47,7 @@ def drawn_lines(figure, panel=0):
 
 
 def test_points_of_figure_1_are_the_tables_values(summary):
-    figure = figures.density_figure(summary, sizes_table())
+    figure = density_figure(summary, sizes_table())
     lines, above = drawn_lines(figure), drawn_lines(figure, panel=1)
     rows = summary[(summary["method"] == "dmbs") & (summary["weights"] == "uniform")]
     np.testing.assert_array_equal(lines["DMBS 4×4"].get_xdata(), rows["n_parameters"])
@@ -48,7 +62,7 @@ def test_points_of_figure_1_are_the_tables_values(summary):
 
 
 def test_marks_of_figure_1_follow_the_paper(summary):
-    lines = drawn_lines(figures.density_figure(summary, sizes_table()))
+    lines = drawn_lines(density_figure(summary, sizes_table()))
     assert lines["DMRS 2×2"].get_marker() == "s"
     assert lines["DMRS 2×2"].get_markerfacecolor() == "white"
     assert lines["EiNet"].get_markerfacecolor() == lines["EiNet"].get_color()
@@ -57,7 +71,7 @@ def test_marks_of_figure_1_follow_the_paper(summary):
 
 def test_band_of_figure_1_is_the_interval():
     summary = density_summary(density_table(FEW, components=[1, 64, 256]))
-    figure = figures.density_figure(summary, sizes_table())
+    figure = density_figure(summary, sizes_table())
     colour = to_rgb(style.METHODS["dmrs"].colour)
     bands = [c for c in figure.axes[0].collections if isinstance(c, PolyCollection)]
     band = next(c for c in bands if tuple(c.get_facecolor()[0][:3]) == colour)
@@ -71,7 +85,7 @@ def test_band_of_figure_1_is_the_interval():
 
 
 def test_dotted_lines_stand_at_the_teachers_sizes(summary):
-    axes = figures.density_figure(summary, sizes_table()).axes[0]
+    axes = density_figure(summary, sizes_table()).axes[0]
     dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
     found = {line.get_xdata()[0]: line.get_color() for line in dotted}
     assert set(found) == {4.15e6, 16e6, 328_000}
@@ -84,7 +98,7 @@ def test_labels_of_close_reconstructions_do_not_touch(summary):
         {"grid": ["2x2", "4x4"], "codebook_size": 256, "split": "test"}
         | {"reconstruction_bpd": [2.05, 2.0]}
     )
-    figure = figures.density_figure(summary, sizes_table(), teachers)
+    figure = density_figure(summary, sizes_table(), teachers)
     figure.draw_without_rendering()
     texts = [text for text in figure.axes[0].texts if "own codes" in text.get_text()]
     upper, lower = (text.get_window_extent() for text in texts)
@@ -92,7 +106,7 @@ def test_labels_of_close_reconstructions_do_not_touch(summary):
 
 
 def test_means_above_the_axis_are_in_a_panel_above(summary):
-    axes, above = figures.density_figure(summary, sizes_table()).axes
+    axes, above = density_figure(summary, sizes_table()).axes
     curves = density_curves(summary)
     high = axis_limits(curves)[1]
     means = pd.concat([curve.rows["bpd_mean"] for curve in curves])
@@ -144,15 +158,15 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
         {"grid": "2x2", "codebook_size": [64, 4096], "split": "test", "reconstruction_bpd": 1.0}
     )
     drawn = [
-        figures.density_figure(summary, sizes_table(), references),
-        figures.density_figure(summary[summary["method"] == "exm"], sizes_table().iloc[:0]),
-        figures.weights_figure(density),
-        figures.metrics_figure(metrics, 0.99),
-        figures.costs_figure(costs_table(seeds=seeds)),
-        figures.costs_figure(costs_table(seeds=seeds, codes=4, components=[1, 4])),
-        figures.training_figure(history_table(seeds=seeds)),
-        figures.training_figure(history_table(models=["cm"], seeds=seeds)),
-        figures.codebook_figure(codebook_table(seeds=seeds)),
+        density_figure(summary, sizes_table(), references),
+        density_figure(summary[summary["method"] == "exm"], sizes_table().iloc[:0]),
+        weights_figure(density),
+        metrics_figure(metrics, 0.99),
+        costs_figure(costs_table(seeds=seeds)),
+        costs_figure(costs_table(seeds=seeds, codes=4, components=[1, 4])),
+        training_figure(history_table(seeds=seeds)),
+        training_figure(history_table(models=["cm"], seeds=seeds)),
+        codebook_figure(codebook_table(seeds=seeds)),
     ]
     for figure in drawn:
         if len(seeds) == 1:  # laying out takes a second each
@@ -162,19 +176,19 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
 
 def test_training_figure_leaves_a_single_jump_out_but_no_best_epoch():
     history = history_table(models=["cm"])
-    quiet = figures.training_figure(history).axes[0].get_ylim()
+    quiet = training_figure(history).axes[0].get_ylim()
     jump = (history["seed"] == 1) & (history["epoch"] == 20)
     history.loc[jump, "validation_loss"] = 1e6
-    low, high = figures.training_figure(history).axes[0].get_ylim()
+    low, high = training_figure(history).axes[0].get_ylim()
     assert low == pytest.approx(quiet[0], abs=20)
     assert high < quiet[1] + 1000
     history["best"] = jump
-    assert figures.training_figure(history).axes[0].get_ylim()[1] > 1e6
+    assert training_figure(history).axes[0].get_ylim()[1] > 1e6
 
 
 def test_metrics_figure_shows_the_tables_values():
     metrics = inpainting_summary(inpainting_table(density_table(FEW, components=[1, 4])))
-    axes = figures.metrics_figure(metrics).axes[0]
+    axes = metrics_figure(metrics).axes[0]
     drawn = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
     rows = metrics[(metrics["method"] == "einet") & (metrics["size"] == 30)].set_index("mask")
     masks = ["left", "right", "top", "bottom", "centre"]
@@ -188,9 +202,9 @@ def test_metrics_figure_shows_the_tables_values():
 def test_pictures_fit_a_page(methods, size, tmp_path):
     arrays = pictures(methods, h=size)
     for figure in (
-        figures.inpainting_figure(arrays),
-        figures.inpainting_sheet(arrays, "centre"),
-        figures.samples_figure(arrays),
+        inpainting_figure(arrays),
+        inpainting_sheet(arrays, "centre"),
+        samples_figure(arrays),
     ):
         figure.savefig(tmp_path / "figure.png", dpi=40)
         width, height = figure.get_size_inches()
@@ -210,13 +224,9 @@ def test_observed_ink_is_blue_and_hidden_ink_is_red():
 
 def test_saved_twice_the_bytes_are_the_same(tmp_path):
     table = codebook_table(sizes=[("2x2", 16)])
-    first, second = (
-        figures.save(figures.codebook_figure(table), tmp_path / name / "codebook")
-        for name in ("one", "two")
-    )
-    assert [path.suffix for path in first] == [".png", ".pdf", ".svg"]
+    for name in ("one", "two"):
+        save(codebook_figure(table), tmp_path / name / "codebook")
+    first, second = (sorted((tmp_path / name).iterdir()) for name in ("one", "two"))
+    assert [path.name for path in first] == ["codebook.pdf", "codebook.png", "codebook.svg"]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(
-        path.name for path in first
-    )

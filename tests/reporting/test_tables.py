@@ -15,7 +15,7 @@ from synthetic_tables import (
 )
 
 from vqdistill.errors import InputError
-from vqdistill.reporting import claims, records, tables
+from vqdistill.reporting import claims, runs, tables
 from vqdistill.reporting.dictionary import COLUMNS, data_dictionary
 
 SMALL = {("dmrs", "2x2"): (3.5, 0.9), ("cm", "-"): (3.0, 0.9)}
@@ -146,17 +146,17 @@ def test_largest_models_have_their_standard_weights(density):
 
 
 def test_model_sizes_and_timings():
-    runs = {
+    trained = {
         "a.json": record(),
         "b.json": record(seed=1, settings={"learning_rate": 1e-3, "seed": 1}),
         "c.json": record(model="cm", grid="-", codebook_size=0, parameters={"decoder": 7}),
     }
-    sizes = records.model_sizes(runs)
+    sizes = runs.model_sizes(trained)
     assert list(sizes["model"]) == ["cm"] + 6 * ["vqvae-2x2-K16"]
     encoder = sizes[(sizes["part"] == "encoder") & (sizes["seed"] == 1)].iloc[0]
     assert encoder["n_parameters"] == 10
     assert encoder["codebook_usage"] == 0.5
-    times = records.timings(runs)
+    times = runs.timings(trained)
     assert list(times["stopped_by"]) == ["patience"] * 3
     assert not times.isna().any(axis=None)
 
@@ -166,16 +166,16 @@ def test_model_sizes_and_timings():
     [{"settings": {"learning_rate": 2e-3}}, {"experiment": "x"}, {"data_checksum": "4567"}],
 )
 def test_records_of_different_settings_or_data_are_refused(change):
-    runs = {"a.json": record(), "b.json": record(seed=1, **change)}
+    trained = {"a.json": record(), "b.json": record(seed=1, **change)}
     with pytest.raises(InputError, match=r"b\.json and a\.json"):
-        records.model_sizes(runs)
+        runs.model_sizes(trained)
 
 
 def test_a_record_without_a_key_is_named():
     broken = record()
     del broken["wall_seconds"]
     with pytest.raises(InputError, match=r"a\.json: no wall_seconds"):
-        records.timings({"a.json": broken})
+        runs.timings({"a.json": broken})
 
 
 def test_every_column_is_in_the_dictionary(density):
@@ -185,9 +185,9 @@ def test_every_column_is_in_the_dictionary(density):
         "density_summary": tables.density_summary(density),
         "inpainting": inpainting,
         "inpainting_summary": tables.inpainting_summary(inpainting),
-        "model_sizes": records.model_sizes({"a.json": record()}),
-        "timings": records.timings({"a.json": record()}),
-        "claims": claims.judge(claims.Tables(density, inpainting, costs_table(), 0.99)),
+        "model_sizes": runs.model_sizes({"a.json": record()}),
+        "timings": runs.timings({"a.json": record()}),
+        "claims": claims.judge(density, inpainting, costs_table(), 0.99),
         "thresholds": claims.thresholds(),
     }
     for name, table in made.items():
@@ -206,6 +206,6 @@ def test_every_column_is_in_the_dictionary(density):
 def test_reporting_never_imports_torch():
     code = (
         "import sys, vqdistill.reporting.figures, vqdistill.reporting.claims;"
-        "import vqdistill.reporting.records; sys.exit('torch' in sys.modules)"
+        "import vqdistill.reporting.runs; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -102,24 +102,20 @@ LACKING = {  # what a claim is about, where no model of it was measured
     7: ("sharpness and coherence of completions", [], "picture metric"),
     8: ("prior evaluations of DMBS / NHWK", [], "evaluations per NHWK"),
 }
-Measures = Iterator[
-    tuple
-]  # what is measured, its value for each seed, its threshold, if missing why
+Measures = Iterator[tuple]  # of what is measured, its values by seed, its threshold, why missing
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What the claims are tested on; a table that an experiment lacks is empty."""
+def judge(
+    density: pd.DataFrame,
+    inpainting: pd.DataFrame,
+    costs: pd.DataFrame,
+    real_accuracy: float = 0.0,
+) -> pd.DataFrame:
+    """All rows of claims.csv, by claim; a table that an experiment lacks is empty.
 
-    density: pd.DataFrame
-    inpainting: pd.DataFrame
-    costs: pd.DataFrame
-    real_accuracy: float = 0.0  # of the digit classifier on real test images; 0: not measured
-
-
-def judge(tables: Tables) -> pd.DataFrame:
-    """All rows of claims.csv, by claim."""
-    density, inpainting = _main_curves(tables.density), tables.inpainting
+    real_accuracy: of the digit classifier on real test images; 0 where it was not measured.
+    """
+    density = _main_curves(density)
     inpainting = largest_models(inpainting) if len(inpainting) else inpainting
     measures = {
         1: claim_1(density),
@@ -127,9 +123,9 @@ def judge(tables: Tables) -> pd.DataFrame:
         3: claim_3(density),
         4: claim_4(density),
         5: claim_5(density),
-        6: claim_6(inpainting, tables.real_accuracy),
+        6: claim_6(inpainting, real_accuracy),
         7: claim_7(inpainting),
-        8: claim_8(tables.costs),
+        8: claim_8(costs),
     }
     rows = [
         _row(claim, *measure)

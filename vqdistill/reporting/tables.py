@@ -5,6 +5,7 @@ number that does not apply). What each column means is in `dictionary.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,14 +36,12 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def gather(files: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def gather(files: Mapping[str | Path, pd.DataFrame]) -> pd.DataFrame:
     """The rows of the tables of many runs as one table, sorted by its keys.
 
     Raises InputError, with the files named, where columns differ, a value is missing, a row occurs
     twice, or rows come from different experiments, data sets or numbers of images.
     """
-    if not files:
-        raise InputError("tables: none given, expected at least one; name the runs to gather")
     first = next(iter(files))
     for name, table in files.items():
         if list(table.columns) != list(files[first].columns):
@@ -51,7 +50,7 @@ def gather(files: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 "run the older step again"
             )
         _check_no_missing(table, name)
-    table = pd.concat([t.assign(_file=name) for name, t in files.items()], ignore_index=True)
+    table = pd.concat([t.assign(_file=str(name)) for name, t in files.items()], ignore_index=True)
     for column in [c for c in ("experiment", "dataset") if c in table]:
         _check_one_value(table, [], column)
     if "n_images" in table:
@@ -142,14 +141,9 @@ def in_order(models: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _summarise(table: pd.DataFrame, keys: list[str], metrics: Iterable[str]) -> pd.DataFrame:
     """One row per key: n_seeds, and <metric>_mean, _std (n - 1; 0 for one seed), _low, _high."""
-    _check_no_missing(table[[*keys, "seed", *metrics]], "table")
     constants = [c for c in ("n_images", "n_scored", "n_parameters") if c in table]
     for column in constants:
         _check_one_value(table, keys, column)
-    repeated = table[table.duplicated([*keys, "seed"])]
-    if len(repeated):
-        row = repeated.iloc[0][[*keys, "seed"]].to_dict()
-        raise InputError(f"table: the row {row} occurs twice; give each run once")
     rows = []
     for values, group in table.groupby(keys, sort=True):
         row = dict(zip(keys, values, strict=True))
@@ -166,7 +160,7 @@ def _summarise(table: pd.DataFrame, keys: list[str], metrics: Iterable[str]) -> 
     return pd.DataFrame(rows)
 
 
-def _check_no_missing(table: pd.DataFrame, name: str) -> None:
+def _check_no_missing(table: pd.DataFrame, name: str | Path) -> None:
     empty = table.columns[table.isna().any()]
     if len(empty):
         raise InputError(

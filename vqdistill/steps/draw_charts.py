@@ -1,15 +1,11 @@
 """Draw the charts from the tables."""
 
 from vqdistill.provenance.records import read_table
-from vqdistill.reporting.figures import (
-    codebook_figure,
-    costs_figure,
-    density_figure,
-    metrics_figure,
-    save,
-    training_figure,
-    weights_figure,
-)
+from vqdistill.reporting.figures.costs_figure import costs_figure
+from vqdistill.reporting.figures.density_figures import density_figure, weights_figure
+from vqdistill.reporting.figures.layout import save
+from vqdistill.reporting.figures.metrics_figure import metrics_figure
+from vqdistill.reporting.figures.training_figures import codebook_figure, training_figure
 from vqdistill.steps.job import Job, run
 
 

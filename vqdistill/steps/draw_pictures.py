@@ -1,7 +1,12 @@
 """Draw figure 2 and the sheets of samples from the one small file of pictures."""
 
 from vqdistill.files import read_arrays
-from vqdistill.reporting.figures import inpainting_figure, inpainting_sheet, samples_figure, save
+from vqdistill.reporting.figures.layout import save
+from vqdistill.reporting.figures.picture_figures import (
+    inpainting_figure,
+    inpainting_sheet,
+    samples_figure,
+)
 from vqdistill.reporting.names import MASKS
 from vqdistill.steps.job import Job, run
 

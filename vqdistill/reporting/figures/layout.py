@@ -35,18 +35,14 @@ def legend_of_all(figure: Figure, columns: int) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns)
 
 
-def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write `<stem>.png` (200 dots an inch), `.pdf` and `.svg`, and return their paths.
+def save(figure: Figure, stem: str | Path) -> None:
+    """Write `<stem>.png` (200 dots an inch), `.pdf` and `.svg`.
 
     No date is stored and the ids in the SVG are fixed, so the same figure gives the same bytes.
     """
-    paths = []
     with mpl.rc_context(RC):
         figure.draw_without_rendering()
     figure.set_layout_engine(None)  # the layout is found, and the same for all three
     for kind, metadata in METADATA.items():
-        path = Path(f"{stem}.{kind}")
-        with mpl.rc_context(RC), replacing(path) as temporary:
+        with mpl.rc_context(RC), replacing(f"{stem}.{kind}") as temporary:
             figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
-        paths.append(path)
-    return paths

@@ -1,4 +1,4 @@
-"""Tables of sizes and timings from the JSON records that stand beside the trained models.
+"""Tables of sizes and timings, from the records of the runs that made the models.
 
 A record is a flat dictionary. Needed in each: experiment, dataset, step, model ('vqvae', 'prior',
 'cm', 'einet', ...), seed, settings (resolved, a dictionary), code_version, device (text),
@@ -8,35 +8,26 @@ codebook_usage, perplexity; epochs_run, best_epoch, best_validation, stopped_by.
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
 from vqdistill.errors import InputError
 
 REQUIRED = [
-    "experiment",
-    "dataset",
-    "step",
-    "model",
-    "seed",
-    "settings",
-    "code_version",
-    "device",
-    "wall_seconds",
-    "peak_memory_mb",
-]
+    "experiment", "dataset", "step", "model", "seed", "settings", "code_version", "device",
+    "wall_seconds", "peak_memory_mb",
+]  # fmt: skip
 SORTED_BY = ["model", "grid", "codebook_size", "size", "seed"]
 
 
-def check_records(records: Mapping[str, dict]) -> None:
+def check_records(records: Mapping[str | Path, dict]) -> None:
     """Raise InputError, naming the files, where records lack a key or can't be shown together.
 
     Together can stand: records of one experiment and data set, in which the runs of one model
     that differ in the seed alone have the same settings.
     """
-    if not records:
-        raise InputError("records: none given, expected at least one; train a model first")
-    seen: dict[tuple, tuple[str, str]] = {}
+    seen: dict[tuple, tuple[str | Path, str]] = {}
     for name, record in records.items():
         missing = [key for key in REQUIRED if key not in record]
         if missing:
@@ -56,7 +47,9 @@ def check_records(records: Mapping[str, dict]) -> None:
                 )
 
 
-def check_settings(records: Mapping[str, dict], expected: Mapping[tuple[str, str], dict]) -> None:
+def check_settings(
+    records: Mapping[str | Path, dict], expected: Mapping[tuple[str, str], dict]
+) -> None:
     """Raise InputError, naming the file, where a record's settings are not those of the experiment.
 
     expected: the settings by step and teacher or model, such as ('distil', '2x2-K16').
@@ -85,7 +78,7 @@ def model_name(record: dict) -> str:
     return name
 
 
-def model_sizes(records: Mapping[str, dict]) -> pd.DataFrame:
+def model_sizes(records: Mapping[str | Path, dict]) -> pd.DataFrame:
     """Number of parameters of each part of each model, with the usage of its codebook.
 
     One row per record and part ('encoder', 'codebook', 'decoder', 'prior', 'circuit');
@@ -103,11 +96,10 @@ def model_sizes(records: Mapping[str, dict]) -> pd.DataFrame:
         for record in records.values()
         for part, number in record.get("parameters", {}).items()
     ]
-    columns = [*_MODEL_COLUMNS, "part", "n_parameters", "codebook_usage", "perplexity"]
-    return pd.DataFrame(rows, columns=columns).sort_values([*SORTED_BY, "part"], ignore_index=True)
+    return pd.DataFrame(rows).sort_values([*SORTED_BY, "part"], ignore_index=True)
 
 
-def timings(records: Mapping[str, dict]) -> pd.DataFrame:
+def timings(records: Mapping[str | Path, dict]) -> pd.DataFrame:
     """What each run took and how its training ended, one row per record."""
     check_records(records)
     rows = [
@@ -125,9 +117,6 @@ def timings(records: Mapping[str, dict]) -> pd.DataFrame:
         for record in records.values()
     ]
     return pd.DataFrame(rows).sort_values(["step", *SORTED_BY], ignore_index=True)
-
-
-_MODEL_COLUMNS = ["experiment", "dataset", "model", "grid", "codebook_size", "size", "seed"]
 
 
 def _model(record: dict) -> dict:
