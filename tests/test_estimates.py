@@ -5,9 +5,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from helpers import ROOT
-from snakemake.utils import update_config
+from helpers import ROOT, configuration
 
 from vqdistill.config import checked
 from vqdistill.estimates import MEASURED, START_SECONDS, by_rule, estimates, jobs, measured_jobs
@@ -16,12 +14,7 @@ from vqdistill.files import read_csv
 
 def resolved(preset: str = "", **changes):
     """The paper's experiment, with a preset and changes on top."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    if preset:
-        of_preset = (ROOT / f"workflow/presets/{preset}.yaml").read_text()
-        update_config(config, yaml.safe_load(of_preset))
-    update_config(config, changes)
-    return checked(config)
+    return checked(configuration(*filter(None, [preset]), changes))
 
 
 def records(experiment, **facts) -> list[dict]:

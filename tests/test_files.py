@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import refusal, seeded
 from safetensors.torch import save_file
 
 from vqdistill import files
-from vqdistill.errors import InputError
 
 
 def listing(folder):
@@ -137,8 +137,8 @@ def test_arrays_under_any_name(tmp_path):
 
 def test_what_a_file_lacks_is_told(tmp_path):
     files.write_arrays(tmp_path / "a.npz", {"x": np.arange(3), "y": np.arange(3)})
-    with pytest.raises(InputError, match=r"a\.npz: no 'z', only x, y$"):
-        files.read_arrays(tmp_path / "a.npz")["z"]
+    said = refusal(lambda: files.read_arrays(tmp_path / "a.npz")["z"])
+    assert said.endswith("a.npz: no 'z', only x, y")
     assert "z" not in files.read_arrays(tmp_path / "a.npz")
 
 
@@ -162,7 +162,7 @@ def test_tensors_with_metadata(tmp_path):
         "weight": torch.randn(3, 4, 2, 2).to(memory_format=torch.channels_last),
         "transposed": torch.arange(6).view(2, 3).T,
         "trained": torch.randn(2, dtype=torch.float64, requires_grad=True),
-        "state": torch.Generator().manual_seed(3).get_state(),
+        "state": seeded(3).get_state(),
         "scalar": torch.tensor(7),
     }
     metadata = {
@@ -181,8 +181,7 @@ def test_tensors_with_metadata(tmp_path):
 
 def test_tensors_that_nothing_vouches_for_are_refused(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=r"a\.safetensors: not readable"):
-        files.read_tensors(tmp_path / "a.safetensors")
+    assert "a.safetensors: not readable" in refusal(files.read_tensors, tmp_path / "a.safetensors")
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
@@ -205,22 +204,8 @@ READERS = {
 }
 
 
-def write_good(kind, path):
-    if kind == "json":
-        files.write_json(path, {"a": list(range(100))})
-    elif kind == "csv":
-        files.write_csv(path, pd.DataFrame({"a": range(100)}))
-    elif kind == "npz":
-        files.write_arrays(path, {"a": np.arange(100)})
-    else:
-        files.write_tensors(path, {"a": torch.arange(100)}, {"b": 1})
-
-
 def check_refused(kind, path, *words):
-    with pytest.raises(InputError) as error:
-        READERS[kind](path)
-    message = str(error.value)
-    assert "\n" not in message
+    message = refusal(READERS[kind], path)
     for word in (str(path), *words):
         assert word in message
 
@@ -238,44 +223,6 @@ def test_a_damaged_file(tmp_path, kind, content):
     path = tmp_path / f"a.{kind}"
     path.write_bytes(content)
     check_refused(kind, path, "not readable", "run its step again")
-
-
-@pytest.mark.parametrize("kind", ["json", "npz", "safetensors"])
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_truncated_file(tmp_path, kind, share):
-    path = tmp_path / f"a.{kind}"
-    write_good(kind, path)
-    READERS[kind](path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    check_refused(kind, path, "not readable")
-
-
-def test_a_changed_byte_of_an_array(tmp_path):
-    path = tmp_path / "a.npz"
-    write_good("npz", path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    check_refused("npz", path, "not readable")
-
-
-class Trap:
-    """Unpickling it leaves a trace."""
-
-    sprung = False
-
-    def __reduce__(self):
-        return setattr, (Trap, "sprung", True)
-
-
-def test_pickled_objects_are_refused_and_not_run(tmp_path):
-    path = tmp_path / "a.npz"
-    np.savez(path, a=np.array([Trap()], dtype=object))
-    check_refused("npz", path, "not readable")
-    np.save(tmp_path / "b.npy", np.array([Trap()], dtype=object))
-    check_refused("npz", tmp_path / "b.npy")
-    assert not Trap.sprung
 
 
 def test_a_folder_in_place_of_a_file(tmp_path):

@@ -1,7 +1,6 @@
-from itertools import pairwise
-
 import pytest
 import torch
+from helpers import seeded
 
 from vqdistill.baselines import einet
 from vqdistill.data import Batches
@@ -9,7 +8,7 @@ from vqdistill.data import Batches
 
 def structured_images(n, seed=0):
     """Two kinds of 4×4 images, a lit left or a lit right half, with noise."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     lit = torch.rand(n, 1, generator=generator) < 0.5
     left = torch.arange(16) % 4 < 2
     means = torch.where(lit == left, 0.75, 0.25)
@@ -23,7 +22,7 @@ def small_model(size=3, seed=0):
 
 def small_trainer(model, seed=0, **settings):
     levels = (structured_images(200) * 256).to(torch.uint8)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     settings = einet.Settings(size=model.size, pixels_per_step=2, **settings)
     batches = Batches(levels, 256, 32)
     return einet.trainer(model, batches, structured_images(100, 1), generator, settings)
@@ -37,7 +36,7 @@ def test_expected_counts_are_the_gradients_of_the_log_likelihood():
     log_prob = model.count(x, counts)
     torch.testing.assert_close(log_prob, model.log_prob(x), atol=1e-9, rtol=0)
     step = 1e-6
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     for layer, weights, mixing in zip(model.layers, counts.weights, counts.mixing, strict=True):
         mixing = mixing / layer.mixing
         for parameters, gradient in ((layer.weights.flatten(2), weights), (layer.mixing, mixing)):
@@ -72,19 +71,6 @@ def test_float32_counts_agree_with_float64():
     torch.testing.assert_close(counts.occupancy, exact.occupancy, atol=1e-3, rtol=1e-4)
     for a, b in zip(counts.weights, exact.weights, strict=True):
         torch.testing.assert_close(a.double(), b, atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("size", [1, 4])
-def test_em_with_full_steps_never_loses_likelihood(size):
-    model = small_model(size).double()
-    x = structured_images(150).double()
-    losses = []
-    for _ in range(25):
-        counts = einet.zero_counts(model)
-        losses.append(-model.count(x, counts).mean().item())
-        einet.update(model, counts, 1.0)
-    assert all(after <= before + 1e-9 for before, after in pairwise(losses))
-    assert losses[-1] < losses[0] - 1
 
 
 def test_one_full_step_recovers_the_moments_of_a_factorised_model():
@@ -169,22 +155,6 @@ def test_validation_is_the_mean_log_likelihood():
     trainer = small_trainer(small_model())
     expected = -trainer.model.log_prob(trainer.validation_x).mean().item()
     assert trainer.validate() == {"loss": pytest.approx(expected)}
-
-
-def test_a_resumed_training_equals_an_undisturbed_one_to_the_bit():
-    whole = small_trainer(small_model())
-    for _ in range(4):
-        whole.train_epoch(lambda loss: None)
-    first = small_trainer(small_model())
-    for _ in range(2):
-        first.train_epoch(lambda loss: None)
-    saved = {name: tensor.clone() for name, tensor in first.state().items()}
-    resumed = small_trainer(small_model(seed=9), seed=9)
-    resumed.load_state(saved)
-    for _ in range(2):
-        resumed.train_epoch(lambda loss: None)
-    for name, tensor in whole.state().items():
-        assert torch.equal(tensor, resumed.state()[name]), name
 
 
 def test_the_global_seed_decides_the_initial_model():

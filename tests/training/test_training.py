@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from torch import nn
 
 from vqdistill.data import Batches
@@ -135,10 +136,10 @@ class Regression(nn.Module):
 
 def trainer(seed=0):
     torch.manual_seed(seed)
-    images = torch.randint(0, 256, (70, 6), generator=torch.Generator().manual_seed(1))
+    images = torch.randint(0, 256, (70, 6), generator=seeded(1))
     batches = Batches(images.to(torch.uint8), 256, 16)
-    validation = in_batches(16, torch.rand(40, 6, generator=torch.Generator().manual_seed(2)))
-    generator = torch.Generator().manual_seed(3)
+    validation = in_batches(16, torch.rand(40, 6, generator=seeded(2)))
+    generator = seeded(3)
     return GradientTrainer(Regression(), batches, validation, generator, 1e-2, 1e-4)
 
 
@@ -249,7 +250,7 @@ def test_validation_is_fixed_and_changes_nothing():
     assert one.validate() == first
     assert all(torch.equal(tensor, before[name]) for name, tensor in one.state().items())
     model, x = one.model.eval(), torch.cat([batch for (batch,) in one.validation_batches()])
-    noise = torch.Generator().manual_seed(0)
+    noise = seeded()
     losses = [float(model.loss(part, noise)[0].detach()) for part in x.split(16)]
     expected = sum(n * loss for n, loss in zip((16, 16, 8), losses, strict=True)) / 40
     assert first["loss"] == pytest.approx(expected, rel=1e-6)  # the last batch is smaller

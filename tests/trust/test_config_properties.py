@@ -2,7 +2,7 @@
 
 import copy
 
-import pytest
+from helpers import refusal
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from vqdistill.config import (
     teachers,
     vqvae_settings,
 )
-from vqdistill.errors import InputError
 from vqdistill.settings import plain
 
 TRIED = settings(max_examples=60, derandomize=True, deadline=None, database=None)
@@ -151,15 +150,6 @@ def wrong_for(value, path):
     return [[], "no such thing", 3, None, {"no such key": 1}]
 
 
-def refusal(config) -> str:
-    with pytest.raises(InputError) as error:
-        checked(config)
-    message = str(error.value)
-    assert message.startswith("config: ")
-    assert "\n" not in message
-    return message
-
-
 @TRIED
 @given(config=configs, data=st.data())
 def test_one_wrong_value_is_refused_and_named(config, data):
@@ -171,7 +161,9 @@ def test_one_wrong_value_is_refused_and_named(config, data):
     wrong = data.draw(st.sampled_from(wrong_for(section[last], path)))
     section[last] = wrong
     names = [str(part) for part in path if isinstance(part, str)]
-    assert any(name in refusal(config) for name in names), (path, wrong)
+    said = refusal(checked, config)
+    assert said.startswith("config: ")
+    assert any(name in said for name in names), (path, wrong)
 
 
 @TRIED
@@ -186,5 +178,4 @@ def test_one_misspelt_key_is_refused_with_a_hint(config, data):
     at = data.draw(st.integers(1, len(last)))
     misspelt = last[:at] + last[at - 1] + last[at:]  # a doubled letter
     section[misspelt] = section.pop(last)
-    message = refusal(config)
-    assert misspelt in message
+    assert misspelt in refusal(checked, config)
