@@ -5,6 +5,8 @@ Nothing imports torch.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -48,10 +50,8 @@ def checked(config: dict[str, Any]) -> Experiment:
     for number, teacher in enumerate(experiment.teachers):
         _check_teacher(experiment, teacher, f"config: teachers.{number}")
     for method in plain(experiment.baselines):  # those that are left out too
-        try:
+        with _told_at("config: "):
             settings_of(method)
-        except InputError as error:
-            raise InputError(f"config: {error}") from None
     for model in baselines(experiment):
         _check_baseline(experiment, model)
     return experiment
@@ -69,6 +69,15 @@ def typed(value: Any) -> Any:
         return yaml.safe_load(value)
     except yaml.YAMLError:
         return value
+
+
+@contextmanager
+def _told_at(place: str) -> Iterator[None]:
+    """An error within is told with its place in the configuration before it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}{error}") from None
 
 
 def _complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -124,14 +133,10 @@ def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None
                 f"{where}: exm with K = {size} on {grid} has {size}^{positions} latents, of"
                 f" which at most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
             )
-    try:
+    with _told_at(f"{where}."):
         layers, _ = encoder_layers(images(experiment).shape, teacher.grid)
-    except InputError as error:
-        raise InputError(f"{where}.{error}") from None
-    try:
+    with _told_at(f"config: vqvae.channels.{grid}: "):
         check_channels(channels[grid], len(layers), teacher.grid)
-    except InputError as error:
-        raise InputError(f"config: vqvae.channels.{grid}: {error}") from None
 
 
 def _check_baseline(experiment: Experiment, model: str) -> None:
@@ -146,10 +151,8 @@ def _check_baseline(experiment: Experiment, model: str) -> None:
     settings = _own_settings(experiment, model)
     shape, n_train = images(experiment).shape, images(experiment).n_train
     if isinstance(settings, ContinuousMixture):
-        try:
+        with _told_at(f"{where}.settings."):
             check_cm_channels(shape, settings.channels)
-        except InputError as error:
-            raise InputError(f"{where}.settings.{error}") from None
     if isinstance(settings, EiNet):
         step = settings.pixels_per_step
         if any(side % step for side in shape) or shape == (step, step):

@@ -98,6 +98,11 @@ class Training(Settings):
     """What counts as a gain in validation loss, in its unit."""
 
 
+OwnTraining = Annotated[
+    Training, Field(description="What differs from the experiment's `training`.")
+]
+
+
 class VQVAEOfAnyGrid(Settings):
     """VQ-VAEs: what those on all grids share."""
 
@@ -111,8 +116,7 @@ class VQVAEOfAnyGrid(Settings):
     """Whether codes that an epoch did not use move onto recent encodings."""
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.00001
-    training: Training = Training()
-    """What differs from the experiment's `training`."""
+    training: OwnTraining = Training()
 
 
 class VQVAE(VQVAEOfAnyGrid):
@@ -135,8 +139,7 @@ class PriorOfAnyGrid(Settings):
     """Hidden channels of the head."""
     learning_rate: LearningRate = 0.0003
     weight_decay: WeightDecay = 0.00001
-    training: Training = Training()
-    """What differs from the experiment's `training`."""
+    training: OwnTraining = Training()
 
 
 class Prior(PriorOfAnyGrid):
@@ -157,8 +160,7 @@ class Classifier(Settings):
     """Channels of the first convolution."""
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.0
-    training: Training = Training(max_epochs=20, patience=4)
-    """What differs from the experiment's `training`."""
+    training: OwnTraining = Training(max_epochs=20, patience=4)
 
 
 class ContinuousMixture(Settings):
@@ -279,8 +281,7 @@ class ContinuousMixtures(Settings):
 
     settings: ContinuousMixture = ContinuousMixture()
     """Of the model."""
-    training: Training = Training()
-    """What differs from the experiment's `training`."""
+    training: OwnTraining = Training()
 
 
 class EiNets(Settings):
@@ -290,8 +291,7 @@ class EiNets(Settings):
     """K of each."""
     settings: EiNetOfAnySize = EiNetOfAnySize()
     """Of the models."""
-    training: Training = Training()
-    """What differs from the experiment's `training`."""
+    training: OwnTraining = Training()
 
 
 class GaussianMixtures(Settings):
@@ -301,8 +301,7 @@ class GaussianMixtures(Settings):
     """N of each."""
     settings: Settings = Settings()
     """There are none."""
-    training: Training = Training()
-    """What differs from the experiment's `training`."""
+    training: OwnTraining = Training()
 
 
 class OtherBaseline(Settings):
@@ -312,8 +311,7 @@ class OtherBaseline(Settings):
     """One model each, for files whose `Settings` have a `size`."""
     settings: dict[str, Any] = {}
     """Those of the file's `Settings`."""
-    training: Training = Training()
-    """What differs from the experiment's `training`."""
+    training: OwnTraining = Training()
 
 
 class Baselines(Settings):

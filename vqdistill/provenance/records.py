@@ -87,8 +87,7 @@ def _files(module: str) -> list[Path]:
     parts = module.split(".")[1:]
     folders = [PACKAGE.joinpath(*parts[:n]) for n in range(len(parts) + 1)]
     candidates = [folder / "__init__.py" for folder in folders] + [folders[-1].with_suffix(".py")]
-    ours = [path for path in candidates if path != PACKAGE.with_suffix(".py")]
-    return [path for path in ours if path.exists() and path != PACKAGE / NO_CODE]
+    return [path for path in candidates if path.exists() and path != PACKAGE / NO_CODE]
 
 
 def file_digest(path: str | Path) -> str:

@@ -47,7 +47,7 @@ THRESHOLDS = {
     ),
     "last gain": Threshold(
         "at most", 0.05, "bits per dimension and doubling",
-        "Plateau: two more doublings of this kind would bring no more than what we call close.",
+        "Plateau: two more doublings of this kind would bring no more than 0.1, what we call close.",
     ),
     "gain ratio": Threshold(
         "at most", 0.05, "ratio",
@@ -90,8 +90,8 @@ DISTILLED = ("dmrs", "dmbs")
 PAPER_METHODS = ("exm", *DISTILLED, "cm", "einet")
 CHANCE = 0.1  # accuracy of guessing one of ten digits
 COLUMNS = [
-    "claim", "statement", "measure", "unit", "value", "low", "high", "side", "threshold", "n_seeds",
-    "verdict",
+    "claim", "statement", "measure", "kind", "unit", "value", "low", "high", "side", "threshold",
+    "n_seeds", "verdict",
 ]  # fmt: skip
 NOT_MEASURED = "not measured in this experiment"
 LACKING = {  # what a claim is about, where no model of it was measured
@@ -138,7 +138,7 @@ def judge(
 def thresholds() -> pd.DataFrame:
     """The thresholds, fixed before the run, and why each is where it is."""
     rows = [
-        {"measure": k, "side": t.side, "threshold": t.value, "unit": t.unit, "why": t.why}
+        {"kind": k, "side": t.side, "threshold": t.value, "unit": t.unit, "why": t.why}
         for k, t in THRESHOLDS.items()
     ]
     return pd.DataFrame(rows)
@@ -263,8 +263,8 @@ def claim_8(costs: pd.DataFrame) -> Measures:
 def _row(claim: int, measure: str, values, threshold: str, missing: str = NOT_MEASURED) -> dict:
     """One row of claims.csv from a measure's values, one per seed (none: why they are missing)."""
     rule, values = THRESHOLDS[threshold], np.asarray(values, dtype=np.float64)
-    row = {"claim": claim, "statement": STATEMENTS[claim], "measure": measure, "unit": rule.unit}
-    row |= {"side": rule.side, "threshold": rule.value, "n_seeds": len(values)}
+    row = {"claim": claim, "statement": STATEMENTS[claim], "measure": measure, "kind": threshold}
+    row |= {"unit": rule.unit, "side": rule.side, "threshold": rule.value, "n_seeds": len(values)}
     if not len(values):
         row |= {"measure": f"{measure}: {missing}", "value": "-", "low": "-", "high": "-"}
         return row | {"verdict": "undecided"}

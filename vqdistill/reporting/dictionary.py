@@ -3,7 +3,7 @@
 import pandas as pd
 
 _SEED = {"seed": ("-", "Model seed; the seeds are independent trainings of everything.")}
-_SOURCE = {
+_TEACHER = {
     "experiment": ("-", "Name of the experiment in the config."),
     "dataset": ("-", "Name of the data set."),
     "grid": ("codes", "Height x width of the grid of codes, '-' where there is none."),
@@ -11,11 +11,11 @@ _SOURCE = {
 }
 _EXTENT = {"size": ("units", "K of the EiNet, N of the plain mixture, 0 for all other models.")}
 MODEL = {
-    "experiment": _SOURCE["experiment"],
-    "dataset": _SOURCE["dataset"],
+    "experiment": _TEACHER["experiment"],
+    "dataset": _TEACHER["dataset"],
     "method": ("-", "exm, dmrs, dmbs, random, frequent, cm, einet, gmm, or the id of another."),
-    "grid": _SOURCE["grid"],
-    "codebook_size": _SOURCE["codebook_size"],
+    "grid": _TEACHER["grid"],
+    "codebook_size": _TEACHER["codebook_size"],
     **_EXTENT,
     "n_components": ("components", "N of the mixture (K^HW for ExM), 0 for EiNet and gmm."),
     "weights": ("-", "Uniform (Eq. 2), prior p(z) (Eq. 1), or learned (EiNet, gmm)."),
@@ -73,7 +73,7 @@ COLUMNS["density_summary"] = {**MODEL, **_SPLIT, **_COUNTED, **_summary(DENSITY_
 COLUMNS["inpainting"] = {**_KEYS, **_MASK, **INPAINTING_METRICS, **_COUNTED}
 COLUMNS["inpainting_summary"] = {**MODEL, **_MASK, **_COUNTED, **_summary(INPAINTING_METRICS)}
 COLUMNS["model_sizes"] = {
-    **_SOURCE,
+    **_TEACHER,
     **_TRAINED,
     **_EXTENT,
     **_SEED,
@@ -83,7 +83,7 @@ COLUMNS["model_sizes"] = {
     "perplexity": ("codes", "exp of the entropy of the training codes; 0 without a codebook."),
 }
 COLUMNS["timings"] = {
-    **_SOURCE,
+    **_TEACHER,
     "step": ("-", "Step of the workflow."),
     **_TRAINED,
     **_EXTENT,
@@ -100,7 +100,7 @@ COLUMNS["timings"] = {
     ),
 }
 COLUMNS["costs"] = {
-    **{key: text for key, text in _SOURCE.items() if key != "dataset"},
+    **{key: text for key, text in _TEACHER.items() if key != "dataset"},
     **_SEED,
     "method": MODEL["method"],
     "n_components": MODEL["n_components"],
@@ -112,6 +112,7 @@ COLUMNS["claims"] = {
     "claim": ("-", "Number of the paper's statement, 1 to 8."),
     "statement": ("-", "The statement, in our words."),
     "measure": ("-", "What is measured for each seed, paired by seed."),
+    "kind": ("-", "Kind of measure: the row of thresholds that it is judged by."),
     "unit": ("-", "Unit of value, low, high and threshold."),
     "value": ("see unit", "Mean over seeds; '-' where it was not measured."),
     "low": ("see unit", "Lower end of the 95 % t-interval over seeds."),
@@ -126,7 +127,7 @@ COLUMNS["claims"] = {
     ),
 }
 COLUMNS["thresholds"] = {
-    "measure": ("-", "Kind of measure in claims."),
+    "kind": ("-", "Kind of measure in claims."),
     "side": ("-", "Right side of the threshold: at most, above, within (plus or minus)."),
     "threshold": ("see unit", "Fixed before the run."),
     "unit": ("-", "Unit of the threshold."),
@@ -141,13 +142,13 @@ COLUMNS["history"] = {
     "best": ("-", "1 in the epoch whose weights are kept, else 0."),
 }
 COLUMNS["codebook"] = {
-    **_SOURCE,
+    **_TEACHER,
     **_SEED,
     "rank": ("-", "Rank of the code by frequency, from 1."),
     "frequency": ("fraction", "Share of the training images' codes that are this code."),
 }
 COLUMNS["teacher"] = {
-    **_SOURCE,
+    **_TEACHER,
     **_SEED,
     **_SPLIT,
     "reconstruction_bpd": ("bits per dimension", "Of p(x | z(x)), each image with its codes."),
@@ -155,7 +156,7 @@ COLUMNS["teacher"] = {
     "joint_bpd": ("bits per dimension", "Of p(x, z(x)); an upper bound of the exact BPD."),
 }
 COLUMNS["bounds"] = {
-    **_SOURCE,
+    **_TEACHER,
     **_SEED,
     "method": MODEL["method"],
     "n_components": MODEL["n_components"],
@@ -167,8 +168,8 @@ COLUMNS["bounds"] = {
     "mean_gap": ("nats per image", "How much the selected latents miss of log p(x), on average."),
 }
 COLUMNS["classifier"] = {
-    "experiment": _SOURCE["experiment"],
-    "dataset": _SOURCE["dataset"],
+    "experiment": _TEACHER["experiment"],
+    "dataset": _TEACHER["dataset"],
     **_SEED,
     "test_accuracy": ("fraction", "Real test images that the judge of completions reads right."),
 }

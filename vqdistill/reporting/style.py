@@ -119,9 +119,9 @@ def model_order(model: str) -> tuple:
     return place, kind, [int(number) for number in re.findall(r"\d+", model)]
 
 
-def line_styles(sources: Iterable[tuple]) -> dict[tuple, object]:
-    """Line style of each source (grid, codebook size) of distilled models, solid without a grid."""
-    sources = set(sources)
-    with_grid = sorted(source for source in sources if source[0] != "-")
+def line_styles(teachers: Iterable[tuple]) -> dict[tuple, object]:
+    """Line style of each teacher (grid, codebook size), and of what has none: solid."""
+    teachers = set(teachers)
+    with_grid = sorted(teacher for teacher in teachers if teacher[0] != "-")
     styles = {s: LINE_STYLES[i % len(LINE_STYLES)] for i, s in enumerate(with_grid)}
-    return styles | {source: "-" for source in sources if source[0] == "-"}
+    return styles | {teacher: "-" for teacher in teachers if teacher[0] == "-"}

@@ -80,8 +80,8 @@ def gather_pictures(
 ) -> dict[str, np.ndarray]:
     """The pictures of all models in one file, which figures read, from those of single runs.
 
-    runs: arrays by source, with '<method>/samples', '/means', '/unconditional', and 'truth' and
-    'hidden' of all. order: (source, method, label) of the rows of the figures.
+    runs: arrays by teacher or model, with '<method>/samples', '/means', '/unconditional', and
+    'truth' and 'hidden' of all. order: (teacher or model, method, label) of the figures' rows.
     """
     first = next(iter(runs.values()))
     gathered = {
@@ -92,7 +92,7 @@ def gather_pictures(
         "truth": first["truth"].astype(np.float32),
     }
     for kind in ("samples", "means", "unconditional"):
-        parts = [runs[source][f"{method}/{kind}"] for source, method, _ in order]
+        parts = [runs[run][f"{method}/{kind}"] for run, method, _ in order]
         gathered[kind] = np.stack(parts).astype(np.float32)
     return gathered
 

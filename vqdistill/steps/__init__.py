@@ -4,4 +4,4 @@ import gc
 import sys
 
 if sys.argv[:1] == ["-m"]:  # as a program: Python is looking for the module that it will run
-    gc.disable()  # all that PyTorch's import makes stays; `common.run` turns it on again
+    gc.disable()  # all that PyTorch's import makes stays; `job.run` turns it on again

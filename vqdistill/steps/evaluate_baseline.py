@@ -25,9 +25,7 @@ def evaluate_baseline(job: Job) -> None:
     found = evaluate(
         [models], images, classify, chosen.n_components, chosen.scored_images, job.seed
     )
-    job.write_evaluation(found, images)
-    facts = {"dataset": images.dataset, "data_checksum": images.checksum}
-    job.write_record(device, model=method, size=size, **facts)
+    job.write_evaluation(found, images, device, model=method, size=size)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ def evaluate_teacher(job: Job) -> None:
     found = evaluate(
         circuits, images, classify, chosen.n_components, chosen.scored_images, job.seed
     )
-    job.write_evaluation(found, images)
 
     K = job.settings.codebook_size
     keys = {"experiment": job.experiment, "dataset": images.dataset}
@@ -50,8 +49,8 @@ def evaluate_teacher(job: Job) -> None:
     codes = torch.from_numpy(read_arrays(job["codes"])["train"])
     frequencies = enumerate(code_frequencies(codes, K).tolist(), 1)
     write_rows(job["codebook"], [keys | {"rank": r, "frequency": f} for r, f in frequencies])
-    facts = {"grid": keys["grid"], "codebook_size": K, "dataset": images.dataset}
-    job.write_record(device, model="vqvae", **facts, data_checksum=images.checksum)
+    facts = {"model": "vqvae", "grid": keys["grid"], "codebook_size": K}
+    job.write_evaluation(found, images, device, **facts)
 
 
 def read_models(

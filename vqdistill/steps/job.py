@@ -78,13 +78,15 @@ class Job:
         self.write_record(device, sum(row["seconds"] for row in fitted.history), **facts)
         self["checkpoint"].unlink(missing_ok=True)
 
-    def write_evaluation(self, found: "Evaluation", images: "Images") -> None:
-        """Write density.csv, inpainting.csv and pictures.npz."""
+    def write_evaluation(self, found: "Evaluation", images: "Images", device, **facts) -> None:
+        """Write density.csv, inpainting.csv, pictures.npz and the record of an evaluation."""
         keys = {"experiment": self.experiment, "dataset": images.dataset, "seed": self.seed}
         made = {"code_version": self.code_version}
         write_rows(self["density"], [keys | row | made for row in found.density])
         write_rows(self["inpainting"], [keys | row | made for row in found.inpainting])
         write_arrays(self["pictures"], found.pictures)
+        facts |= {"dataset": images.dataset, "data_checksum": images.checksum}
+        self.write_record(device, **facts)
 
     def _digests(self) -> dict[str, str]:
         """SHA-256 of all files that the step has read and written so far."""

@@ -22,9 +22,9 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
     styles = method_styles(costs["method"])
     selected = costs[costs["method"] != "exm"]  # enumeration alone is no curve
     shown = selected if len(selected) else costs
-    sources = sorted(set(shown[["grid", "codebook_size"]].itertuples(index=False, name=None)))
-    figure, drawn = panels(len(sources), at_most=3, height=2.4, above=0.5)
-    for axes, (grid, codes) in zip(drawn, sources, strict=True):
+    teachers = sorted(set(shown[["grid", "codebook_size"]].itertuples(index=False, name=None)))
+    figure, drawn = panels(len(teachers), at_most=3, height=2.4, above=0.5)
+    for axes, (grid, codes) in zip(drawn, teachers, strict=True):
         table = costs[(costs["grid"] == grid) & (costs["codebook_size"] == codes)]
         for method, style in styles.items():
             _curve(axes, table[table["method"] == method], style)
@@ -34,7 +34,7 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
         _enumeration(axes, float(table["latents_enumerated"].iloc[0]))
         axes.set_xscale("log", base=2)
         axes.set_title(f"{grid_label(grid)}, K = {codes}")
-    legend_of_all(figure, columns=3 if len(sources) == 1 else 6)
+    legend_of_all(figure, columns=3 if len(teachers) == 1 else 6)
     figure.supxlabel("number of components N", fontsize=8)
     figure.supylabel("prior evaluations", fontsize=8)
     return figure

@@ -134,17 +134,15 @@ def density_curves(table: pd.DataFrame) -> list[Curve]:
     lines = line_styles(others[["grid", "codebook_size"]].itertuples(index=False, name=None))
     curves = []
     for method, grid in in_order(table):
-        style = styles[method]
         model = table[(table["method"] == method) & (table["grid"] == grid)]
-        label = model_label(style, grid)
+        model = model.sort_values("n_parameters")
+        style, label = styles[method], model_label(styles[method], grid)
         if method == "exm":
-            rows = model.sort_values("n_parameters")
-            curves.append(Curve(method, rows, label, style, "none"))
+            curves.append(Curve(method, model, label, style, "none"))
             continue
         several = model["codebook_size"].nunique() > 1
         for codes, rows in model.groupby("codebook_size"):
             name = f"{label}, K = {codes}" if several else label
-            rows = rows.sort_values("n_parameters")
             curves.append(Curve(method, rows, name, style, lines[grid, codes]))
     return curves
 
@@ -220,17 +218,17 @@ def _crosses(axes: Axes, curve: Curve, shown: pd.Series) -> None:
 
 
 def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> None:
-    """Dotted vertical lines at encoder + codebook + decoder of the sources, red at CM's decoder."""
+    """Dotted vertical lines at encoder + codebook + decoder of VQ-VAEs, red at CM's decoder."""
     distilled = summary[(summary["grid"] != "-") & (summary["method"] != "exm")]
     if not len(distilled):
         distilled = summary[summary["grid"] != "-"]
-    sources = set(distilled[["grid", "codebook_size"]].itertuples(index=False, name=None))
+    teachers = set(distilled[["grid", "codebook_size"]].itertuples(index=False, name=None))
     lines = []
-    for grid, codes in sorted(sources):
+    for grid, codes in sorted(teachers):
         parts = sizes[sizes["model"] == f"vqvae-{grid}-K{codes}"]
         parts = parts[parts["part"].isin(["encoder", "codebook", "decoder"])]
         if len(parts):
-            several = len({c for g, c in sources if g == grid}) > 1
+            several = len({c for g, c in teachers if g == grid}) > 1
             name = f"VQ-VAE {grid_label(grid)}" + (f", K = {codes}" if several else "")
             lines.append((_one_size(parts), name, GREY))
     decoder = sizes[(sizes["model"] == "cm") & (sizes["part"] == "decoder")]

@@ -27,8 +27,7 @@ def metrics_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
     """
     table = largest_models(summary)
     styles, models = method_styles(table["method"]), in_order(table)
-    present = set(table["mask"])
-    masks = [m for m in MASKS if m in present] + sorted(present - set(MASKS))
+    masks = [mask for mask in MASKS if mask in set(table["mask"])]
     figure = Figure(figsize=(PAGE_WIDTH, 5.0), layout="constrained")
     panels = figure.subplots(2, 2).flat
     offsets = np.linspace(-0.36, 0.36, len(models)) if len(models) > 1 else [0.0]

@@ -46,9 +46,9 @@ def training_figure(history: pd.DataFrame) -> Figure:
 @mpl.rc_context(RC)
 def codebook_figure(codebook: pd.DataFrame) -> Figure:
     """Frequency of each code among the codes of the training images, by rank, one line a seed."""
-    sources = sorted(set(codebook[["grid", "codebook_size"]].itertuples(index=False, name=None)))
-    figure, drawn = panels(len(sources), at_most=3, height=1.9, above=0.35)
-    for axes, (grid, codes) in zip(drawn, sources, strict=True):
+    teachers = sorted(set(codebook[["grid", "codebook_size"]].itertuples(index=False, name=None)))
+    figure, drawn = panels(len(teachers), at_most=3, height=1.9, above=0.35)
+    for axes, (grid, codes) in zip(drawn, teachers, strict=True):
         table = codebook[(codebook["grid"] == grid) & (codebook["codebook_size"] == codes)]
         used = table[table["frequency"] > 0]
         for _, run in used.groupby("seed"):
