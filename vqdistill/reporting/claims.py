@@ -47,7 +47,7 @@ THRESHOLDS = {
     ),
     "last gain": Threshold(
         "at most", 0.05, "bits per dimension and doubling",
-        "Plateau: two more doublings of this kind would bring no more than 0.1, what we call close.",
+        "Plateau: two more doublings of this kind would bring no more than 0.1, which is close.",
     ),
     "gain ratio": Threshold(
         "at most", 0.05, "ratio",
