@@ -91,7 +91,6 @@ def test_splits_have_noise_of_their_own(digits):
 
 def test_loaded_images(digits, images):
     assert (images.dataset, images.levels, images.shape) == ("digits", 17, (8, 8))
-    assert images.n_variables == 64
     assert images.checksum == str(digits["checksum"])
     assert images.train.shape == (1197, 64)
     assert images.train.dtype == torch.uint8

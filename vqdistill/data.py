@@ -47,10 +47,6 @@ class Images:
     evaluated: dict[str, Tensor]  # split -> float32 [n, D] in [0, 1)
     labels: dict[str, Tensor]  # split -> int64 [n]
 
-    @property
-    def n_variables(self) -> int:
-        return self.shape[0] * self.shape[1]
-
 
 def bits_per_dimension(log_likelihood, n_variables: int, levels: int):
     """−log p(x) / (D ln 2) + log₂ L, in bits, of a log-likelihood in nats."""
@@ -99,6 +95,10 @@ def dequantised(images: np.ndarray, noise: np.ndarray, levels: int) -> np.ndarra
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Images:
     """The prepared file as tensors on `device`."""
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(arrays[name]).to(device)
+
     arrays = read_arrays(path)
     for split in EVALUATED:
         if not ((arrays[f"{split}_x"] >= 0) & (arrays[f"{split}_x"] < 1)).all():  # NaN is refused
@@ -106,21 +106,15 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Images:
                 f"{path}: {split} images with values outside [0, 1) or without one; delete it and"
                 " run prepare_data again"
             )
-    images = torch.from_numpy(arrays["train_images"]).flatten(1).to(device)
-    evaluated = {
-        split: torch.from_numpy(arrays[f"{split}_x"]).flatten(1).to(device) for split in EVALUATED
-    }
-    labels = {
-        split: torch.from_numpy(arrays[f"{split}_labels"])[: len(evaluated[split])].to(device)
-        for split in EVALUATED
-    }
+    evaluated = {split: tensor(f"{split}_x").flatten(1) for split in EVALUATED}
+    labels = {split: tensor(f"{split}_labels")[: len(evaluated[split])] for split in EVALUATED}
     return Images(
         dataset=str(arrays["dataset"]),
         checksum=str(arrays["checksum"]),
         levels=int(arrays["levels"]),
         shape=arrays["train_images"].shape[1:],
-        train=images,
-        train_labels=torch.from_numpy(arrays["train_labels"]).to(device),
+        train=tensor("train_images").flatten(1),
+        train_labels=tensor("train_labels"),
         evaluated=evaluated,
         labels=labels,
     )

@@ -53,8 +53,8 @@ def _distinct(values: tuple) -> tuple:
 
 
 def _free_name(name: str) -> str:
-    if name == "reference":
-        raise ValueError("found 'reference', expected another name: results/reference is taken")
+    if name in ("reference", "benchmarks"):
+        raise ValueError(f"found {name!r}, expected another name: results/{name} is taken")
     return name
 
 

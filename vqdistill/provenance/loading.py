@@ -42,11 +42,8 @@ def load_prior(path: str | Path, device: torch.device | str = "cpu") -> PixelCNN
 
 def load_classifier(path: str | Path, device: torch.device | str = "cpu") -> Classifier:
     """The trained classifier, frozen and in evaluation mode."""
-
-    def build(shape: tuple[int, int], own: settings.Classifier) -> Classifier:
-        return Classifier(shape, N_CLASSES, own)
-
-    return _load(path, device, settings.Classifier, build)[0]
+    kind = settings.Classifier
+    return _load(path, device, kind, lambda shape, own: Classifier(shape, N_CLASSES, own))[0]
 
 
 def load_baseline_circuit(

@@ -2,22 +2,15 @@
 
 import logging
 import shutil
-from pathlib import Path
 
 from vqdistill.errors import InputError
 from vqdistill.files import replacing
 from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
-COPIED = (
-    "tables/*.csv",
-    "tables/record.json",
-    "figures/*.png",
-    "figures/*.pdf",
-    "metrics/*/*/*.csv",
-)
-COPIED += ("metrics/*/*/record.json", "models/*/*/record.json", "models/*/*/history.csv")
-COPIED += ("data/record.json", "latents/*/*/record.json")
+COPIED = ("tables/*.csv", "tables/record.json", "figures/*.png", "figures/*.pdf")
+COPIED += ("metrics/*/*/*.csv", "metrics/*/*/record.json", "latents/*/*/record.json")
+COPIED += ("models/*/*/history.csv", "models/*/*/record.json", "data/record.json")
 
 
 def copy_reference(job: Job) -> None:
@@ -29,16 +22,11 @@ def copy_reference(job: Job) -> None:
         raise InputError(f"{results}: nothing to copy; run the experiment first")
     wanted = {reference / path.relative_to(results) for path in paths}
     for path in paths:
-        copy(path, reference / path.relative_to(results))
+        with replacing(reference / path.relative_to(results)) as temporary:
+            shutil.copyfile(path, temporary)
     for path in {path for pattern in COPIED for path in reference.glob(pattern)} - wanted:
         path.unlink()
     log.info("%d files copied to %s", len(paths), reference)
-
-
-def copy(path: Path, target: Path) -> None:
-    """Copy one file, whole or not at all."""
-    with replacing(target) as temporary:
-        shutil.copyfile(path, temporary)
 
 
 if __name__ == "__main__":
