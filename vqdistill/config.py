@@ -22,21 +22,21 @@ from vqdistill.settings import (
     BaselineTraining,
     Classifier,
     ContinuousMixture,
+    Distillation,
     EiNet,
     Experiment,
     GaussianMixture,
     Prior,
-    Selection,
     Settings,
     Teacher,
     TeacherEvaluation,
     VQVAEs,
     check_plain,
     grid_name,
-    nearest,
     parse_grid,
     parsed,
     plain,
+    suggestion,
 )
 
 
@@ -113,7 +113,7 @@ def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None
     known, grid = [EXACT_METHOD, *method_names()], grid_name(teacher.grid)
     for method in teacher.methods:
         if method not in known:
-            hint = nearest(method, known)
+            hint = suggestion(method, known)
             raise InputError(f"{where}.methods: found {method!r}, expected a method; {hint}")
     channels, positions = experiment.vqvae.channels, math.prod(teacher.grid)
     if grid not in channels:
@@ -237,9 +237,9 @@ def prior_settings(experiment: Experiment, teacher: str) -> Prior:
     return Prior(**_shared(experiment.prior, "width"), width=width, **_split(teacher))
 
 
-def selection_settings(experiment: Experiment, teacher: str) -> Selection:
+def selection_settings(experiment: Experiment, teacher: str) -> Distillation:
     """Of distil for one teacher."""
-    return Selection(
+    return Distillation(
         **_split(teacher),
         methods=teachers(experiment)[teacher],
         n_components=experiment.n_components,

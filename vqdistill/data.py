@@ -24,7 +24,6 @@ from vqdistill.randomness import derived_seed
 DATA_VARIABLE = "VQDISTILL_DATA"
 EVALUATED = ("test", "validation", "train")
 N_CLASSES = 10
-ENCODED_AT_ONCE = 1000
 BELOW_ONE = 1 - 2**-24  # the largest float32 below 1
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

@@ -371,7 +371,7 @@ class Experiment(Settings):
 # What jobs get, where it is no model's settings
 
 
-class Selection(Settings):
+class Distillation(Settings):
     """Of `distil`: a teacher, and what is selected of its latents."""
 
     grid: Grid
@@ -431,7 +431,7 @@ def plain(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json")
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def suggestion(name: str, known: Sequence[str]) -> str:
     """A suggestion for a name that is not known."""
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
@@ -459,7 +459,7 @@ def _one_line(error: dict[str, Any], kind: type[Settings], where: str, key: str)
     place = f"{where}: {place}: " if place else f"{where}: "
     if error["type"] == "extra_forbidden":
         known = _fields(kind, path[:-1])
-        return f"{place}unknown key; {nearest(path[-1], known) if known else 'leave it out'}"
+        return f"{place}unknown key; {suggestion(path[-1], known) if known else 'leave it out'}"
     if error["type"] == "missing":
         return f"{place}missing; docs/settings.md says what it is"
     if error["type"] == "value_error":
@@ -468,7 +468,7 @@ def _one_line(error: dict[str, Any], kind: type[Settings], where: str, key: str)
         return f"{place[:-2]}.{said}" if of_one_key else f"{place}{said}"
     expected = re.sub(r"^\w+ should (be |have )?", "", error["msg"])
     if error["type"] == "literal_error" and isinstance(error["input"], str):
-        expected += f"; {nearest(error['input'], error['ctx']['expected'].split(chr(39))[1::2])}"
+        expected += f"; {suggestion(error['input'], error['ctx']['expected'].split(chr(39))[1::2])}"
     return f"{place}found {_short(error['input'])}, expected {expected}"
 
 

@@ -6,6 +6,9 @@ a selection of n) and
     select(prior, n_components, generator, training_codes) -> base.Selection
 
 A file added here is a method that `load_method` finds. ExM selects nothing: it takes all latents.
+
+A prior is what models/pixelcnn.py is: `codebook_size`, `grid`, `n_classes`, `device`, the count
+`evaluations`, and p(z|c) position by position by `begin`, `next_log_probs` and `extend`.
 """
 
 import importlib

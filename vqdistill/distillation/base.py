@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vqdistill.errors import InputError
 
-PREFIXES = {"cpu": 2**12, "cuda": 2**15}  # at once, for what the prior keeps of each
+PREFIXES_AT_ONCE = {"cpu": 2**12, "cuda": 2**15}  # at once, for what the prior keeps of each
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def log_prob_by_class(prior, codes: Tensor, at_once: int | None = None) -> Tenso
     beginning z_<i are evaluated once, however many codes share it.
     """
     rows, places = codes.flatten(1).unique(dim=0, return_inverse=True)  # in lexicographic order
-    at_once = at_once or PREFIXES[codes.device.type] // prior.n_classes
+    at_once = at_once or PREFIXES_AT_ONCE[codes.device.type] // prior.n_classes
     return torch.cat([_of_sorted(prior, part) for part in rows.split(at_once)])[places]
 
 

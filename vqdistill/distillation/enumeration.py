@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 ENUMERABLE = 2**20  # latents up to which selections hold all of them
-PREFIXES = 2**11  # that are extended at once, counted once a class
+PREFIXES_AT_ONCE = 2**11  # that are extended at once, counted once a class
 
 
-def enumerate_latents(prior, at_once: int = PREFIXES) -> Iterator[tuple[Tensor, Tensor]]:
+def enumerate_latents(prior, at_once: int = PREFIXES_AT_ONCE) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (codes int64 [n, H, W], log p(z|c) float64 [n, C], nats) in lexicographic order.
 
     Codes count up in row-major order, the last position fastest. The conditionals of each prefix

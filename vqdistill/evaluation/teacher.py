@@ -12,7 +12,7 @@ from vqdistill.distillation.base import log_prob_by_class, mean_over_classes
 from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
 from vqdistill.models.vqvae import VQVAE
 
-IMAGES = 1000  # decoded at a time
+IMAGES_AT_ONCE = 1000
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def teacher_row(vqvae: VQVAE, prior, x: Tensor, levels: int) -> dict[str, float]
     codes, index = vqvae.encode(x).unique(dim=0, return_inverse=True)
     log_prior = mean_over_classes(log_prob_by_class(prior, codes))[index].mean()
     reconstruction = []
-    for part, rows in zip(x.split(IMAGES), index.split(IMAGES), strict=True):
+    for part, rows in zip(x.split(IMAGES_AT_ONCE), index.split(IMAGES_AT_ONCE), strict=True):
         leaves = log_density(part.double(), *(p.double() for p in vqvae.decode(codes[rows])))
         reconstruction.append(leaves.sum(1))
     log_likelihood = torch.cat(reconstruction).mean()

@@ -1,1 +1,1 @@
-"""The models that are trained: the VQ-VAE with its prior, the baselines, the digit classifier."""
+"""The networks that are trained: the VQ-VAE and its prior, and the digit classifier."""

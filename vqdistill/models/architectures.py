@@ -1,4 +1,4 @@
-"""The published encoders: which convolutions take an image to a grid of codes.
+"""Which convolutions take an image to a grid of codes, and which make an image in a CM's decoder.
 
 Without torch, so that a grid that does not fit is refused before anything is trained.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vqdistill.errors import InputError
 
 
-class Layer(NamedTuple):
+class Convolution(NamedTuple):
     kernel: int
     stride: int
     padding: int
@@ -16,14 +16,19 @@ class Layer(NamedTuple):
 
 
 STACKS = {
-    (2, 2): (Layer(4, 2, 1), Layer(4, 2, 1), Layer(3, 2, 1), Layer(2, 2, 0)),
-    (4, 4): (Layer(4, 2, 1), Layer(4, 2, 1), Layer(3, 2, 1, bare=True)),
+    (2, 2): (
+        Convolution(4, 2, 1),
+        Convolution(4, 2, 1),
+        Convolution(3, 2, 1),
+        Convolution(2, 2, 0),
+    ),
+    (4, 4): (Convolution(4, 2, 1), Convolution(4, 2, 1), Convolution(3, 2, 1, bare=True)),
 }
 
 
 def encoder_layers(
     image_shape: tuple[int, int], grid: tuple[int, int]
-) -> tuple[tuple[Layer, ...], list[tuple[int, int]]]:
+) -> tuple[tuple[Convolution, ...], list[tuple[int, int]]]:
     """The published stack for a grid, without leading layers for smaller images.
 
     Returns the layers and the shapes from the image to the grid (one more than the layers).

@@ -28,7 +28,7 @@ CONDITIONALS_AT_ONCE = 2**20  # of a full pass
 
 
 class PixelCNN(nn.Module):
-    """Gated PixelCNN over an H x W grid of codes; fulfils the prior contract of `distillation`.
+    """Gated PixelCNN over an H x W grid of codes; a prior of `distillation`.
 
     `evaluations` counts every evaluated p(z_i = k | z_<i, c) outside of training: K a prefix,
     H * W * K a full grid.

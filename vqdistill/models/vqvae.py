@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqdistill.circuits.gaussian import MAX_STD, MIN_STD, log_density
-from vqdistill.models.architectures import Layer, check_channels, encoder_layers
+from vqdistill.models.architectures import Convolution, check_channels, encoder_layers
 from vqdistill.models.codebook import Codebook, kmeans, perplexity
 from vqdistill.models.residual import Residual
 from vqdistill.settings import VQVAE as VQVAESettings
@@ -117,7 +117,7 @@ class VQVAE(nn.Module):
         }
 
 
-def encoder(layers: tuple[Layer, ...], channels: tuple[int, ...]) -> nn.Sequential:
+def encoder(layers: tuple[Convolution, ...], channels: tuple[int, ...]) -> nn.Sequential:
     """Images [B, 1, h, w] -> [B, C, H, W]: convolutions, then two residual blocks."""
     modules: list[nn.Module] = []
     for layer, n_in, n_out in zip(layers, (1, *channels), channels, strict=False):
@@ -129,7 +129,7 @@ def encoder(layers: tuple[Layer, ...], channels: tuple[int, ...]) -> nn.Sequenti
 
 
 def decoder(
-    layers: tuple[Layer, ...], shapes: list[tuple[int, int]], channels: tuple[int, ...]
+    layers: tuple[Convolution, ...], shapes: list[tuple[int, int]], channels: tuple[int, ...]
 ) -> nn.Sequential:
     """[B, C, H, W] -> [B, 2, h, w], the encoder mirrored."""
     modules: list[nn.Module] = [Residual(channels[-1]), Residual(channels[-1])]

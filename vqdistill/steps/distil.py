@@ -11,7 +11,7 @@ from vqdistill.distillation.exm import log_prior_of_all
 from vqdistill.files import read_arrays, write_arrays, write_rows
 from vqdistill.provenance.loading import load_prior
 from vqdistill.randomness import generator
-from vqdistill.settings import Selection, grid_name
+from vqdistill.settings import Distillation, grid_name
 from vqdistill.steps.job import Job, compute_device, run
 
 log = logging.getLogger(__name__)
@@ -69,4 +69,4 @@ def _cost(n_components: int, evaluations: int, weighting_evaluations: int) -> di
 
 
 if __name__ == "__main__":
-    run(distil, Selection, reads="prior codes", writes="latents costs record")
+    run(distil, Distillation, reads="prior codes", writes="latents costs record")

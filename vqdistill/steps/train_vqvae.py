@@ -13,6 +13,7 @@ from vqdistill.training.gradient import GradientTrainer, in_batches
 from vqdistill.training.loop import fit
 
 VALIDATION_BATCH = 500
+IMAGES_AT_ONCE = 1000  # of which noise is drawn
 
 
 def train_vqvae(job: Job) -> None:
@@ -46,7 +47,7 @@ def train_vqvae(job: Job) -> None:
 def encode(model: VQVAE, images: data.Images) -> dict[str, torch.Tensor]:
     """Codes [n, H, W] of the training images, under one fixed draw of noise, and of validation."""
     noise = generator(0, "noise of encoded images", images.train.device)
-    parts = images.train.split(data.ENCODED_AT_ONCE)
+    parts = images.train.split(IMAGES_AT_ONCE)
     train = [model.encode(data.with_noise(part, images.levels, noise)) for part in parts]
     return {"train": torch.cat(train), "validation": model.encode(images.evaluated["validation"])}
 

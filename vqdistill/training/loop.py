@@ -119,7 +119,7 @@ def _resume(trainer: Trainer, checkpoint: Path, key: str) -> tuple[list, dict[st
 
 def _one_epoch(trainer: Trainer, epoch: int, training: Training, history: list) -> dict[str, float]:
     started = time.perf_counter()
-    with _bar(f"epoch {epoch}/{training.max_epochs}") as bar:
+    with Bar(f"epoch {epoch}/{training.max_epochs}") as bar:
         means = {"train": trainer.train_epoch(bar.step)}
     means["validation"] = trainer.validate()
     row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
@@ -139,14 +139,14 @@ def _one_epoch(trainer: Trainer, epoch: int, training: Training, history: list) 
     return row
 
 
-class _bar:
+class Bar:
     """A progress bar with the current loss where a person watches, and nothing in a log."""
 
     def __init__(self, title: str) -> None:
         self.bar = tqdm(desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty())
         self.losses: list[Tensor] = []
 
-    def __enter__(self) -> "_bar":
+    def __enter__(self) -> "Bar":
         return self
 
     def __exit__(self, *_: object) -> None:
