@@ -4,7 +4,8 @@ import re
 import subprocess
 
 import pytest
-from tiny_experiment import Command, environment, files_of, pick, refusal, snakemake, start
+from helpers import environment
+from tiny_experiment import Command, files_of, pick, refusal, snakemake, start
 
 BAD = {  # a step, what is changed of its command, and what is said of it
     "no settings": ("train_vqvae", {"settings": "{}"}, "channels: (32, 64, 128, 256) given"),
@@ -13,6 +14,12 @@ BAD = {  # a step, what is changed of its command, and what is said of it
     ),
     "a setting that is not known": (
         "train_prior", {"settings": '{"widht": 3}'}, "--settings: widht: unknown key; did you mean",
+    ),
+    "a setting of a baseline that is not known": (
+        "train_baseline",
+        {"settings": '{"method": "cm", "settings": {"colour": 3}, "training": {"batch_size": 1, '
+         '"max_epochs": 1, "patience": 1, "min_improvement": 0}}'},
+        "colour: unknown key",
     ),
     "a file that is not there": ("train_vqvae", {"images": "no.npz"}, "no.npz: no such file"),
     "codes for images": (

@@ -42,7 +42,7 @@ class AtBatch:
         self.kind, self.epochs = kind, 0
 
     def __call__(self) -> None:
-        enter, step = training._bar.__enter__, training._bar.step
+        enter, step = training.Bar.__enter__, training.Bar.step
 
         def counted(bar):
             self.epochs += 1
@@ -54,7 +54,7 @@ class AtBatch:
                 os.kill(os.getpid(), self.kind)
             step(bar, loss)
 
-        training._bar.__enter__, training._bar.step = counted, stopped
+        training.Bar.__enter__, training.Bar.step = counted, stopped
 
 
 class AtWrite:
@@ -94,6 +94,15 @@ def test_a_training_goes_on_to_the_same_weights(commands, undisturbed, folder, l
     assert f"epoch 2/{CONFIG['training']['max_epochs']}" not in said
     check_as_undisturbed(command, folder, undisturbed)
     assert not (folder / command.values("checkpoint")[0]).exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(commands, folder, log):
+    command = pick(commands, "train_baseline", "einet-2")
+    without_outputs(command, folder)
+    start(command, folder, log, AtBatch(signal.SIGKILL)).join()
+    said = run(command.with_training(max_epochs=1), folder, log)
+    assert "training starts anew" in said
+    assert "going on from" not in said
 
 
 @pytest.mark.parametrize("name", ["train_vqvae", "evaluate_teacher"])

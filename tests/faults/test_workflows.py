@@ -6,7 +6,8 @@ import subprocess
 import time
 
 import pytest
-from tiny_experiment import contents, environment, hidden, snakemake
+from helpers import environment
+from tiny_experiment import contents, hidden, snakemake
 
 METRICS = "results/tiny/metrics/einet-2/seed-0"
 TARGETS = [f"{METRICS}/density.csv", f"{METRICS}/inpainting.csv"]

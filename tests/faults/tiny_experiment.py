@@ -17,22 +17,19 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-CONFIG = {
-    "experiment": "tiny",
-    "seeds": [0],
-    "data": {"dataset": "digits", "training_part": 50},
+import pandas as pd
+from helpers import ROOT, TINY, environment
+
+CONFIG = TINY | {
     "training": {"batch_size": 100, "max_epochs": 5},
-    "vqvae": {"channels": {"2x2": [4, 4]}},
-    "prior": {"width": 4, "layers": 2, "head": 4},
-    "teachers": [{"grid": "2x2", "codebook_sizes": [4], "methods": ["exm", "dmrs", "dmbs"]}],
-    "n_components": [1, 2, 4],
-    "baselines": {
-        "cm": {"settings": {"latent_dimension": 2, "channels": [4, 4, 2], "points": 8, "chunk": 8}},
-        "einet": {"sizes": [2], "settings": {"pixels_per_step": 4, "em_every": 5}},
-        "gmm": {"sizes": [3]},
+    "vqvae": {
+        "channels": {"2x2": [4, 4]},
+        "initialisation": "kmeans",
+        "ema_decay": 0.9,
+        "revive_dead_codes": True,
     },
-    "inpainting": {"n_components": [2], "scored_images": 20},
+    "teachers": TINY["teachers"][:1],
+    "baselines": TINY["baselines"] | {"gmm": {"sizes": [3]}},
     "classifier": {"width": 2, "training": {"max_epochs": 5}},
 }
 SERVER = multiprocessing.get_context("forkserver")
@@ -41,7 +38,7 @@ IMPORTED_LATE = ["encodings.cp437", "sklearn.datasets", "vqdistill.baselines.gmm
 SERVER.set_forkserver_preload([*(f"vqdistill.steps.{step}" for step in STEPS), *IMPORTED_LATE])
 
 
-TIMED = ("record.json", "history.csv", "timings.csv")  # they tell of seconds
+TIMED = ("record.json", "timings.csv")  # they tell of seconds, and so does a column of history.csv
 
 
 class Command(list[str]):
@@ -89,8 +86,16 @@ def files_of(folder: Path, paths: list[Path]) -> list[Path]:
 
 def contents(folder: Path, paths: list[Path]) -> dict[str, bytes]:
     """What is in the files of a run, but for those that tell of seconds."""
-    found = [path for path in files_of(folder, paths) if path.name not in TIMED]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    found = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in files_of(folder, paths)
+        if path.name not in TIMED
+    }
+    for name in found:
+        if name.endswith("history.csv") and "/tables/" not in name:
+            table = pd.read_csv(folder / name, dtype=str).drop(columns="seconds")
+            found[name] = table.to_csv().encode()
+    return found
 
 
 def hidden(folder: Path) -> list[Path]:
@@ -105,12 +110,6 @@ def snakemake(folder: Path, *arguments: str | Path) -> list[str]:
     common = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--cores", "1", "--nocolor"]
     words = [sys.executable, "-m", "snakemake", *arguments, *common]
     return [str(word) for word in (*words, "--configfile", ROOT / "config.yaml", path)]
-
-
-def environment() -> dict[str, str]:
-    """This Python for all jobs of Snakemake."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def pick(commands: list[Command], step: str, word: str = "") -> Command:

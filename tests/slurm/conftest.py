@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import pytest
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "cluster.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 
@@ -42,15 +42,7 @@ def slurm(tmp_path_factory):
 def copy_repository(tmp_path_factory):
     """A function that copies all that a run reads into a new folder, to run there."""
 
-    def copied() -> Path:
-        folder = tmp_path_factory.mktemp("repository")
-        for name in ("Snakefile", "config.yaml", "environment.yml"):
-            shutil.copy(ROOT / name, folder)
-        for name in ("workflow", "vqdistill"):
-            shutil.copytree(ROOT / name, folder / name)
-        return folder
-
-    return copied
+    return lambda: helpers.copy_repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(scope="session")
@@ -59,13 +51,12 @@ def start():
     started = []
 
     def begin(folder: Path, *arguments: str | Path) -> subprocess.Popen:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         (folder / "results").mkdir(exist_ok=True)
         with (folder / "results/snakemake.log").open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "snakemake", "--nocolor", *arguments],
                 cwd=folder,
-                env=os.environ | {"PATH": path, "PYTHONPATH": str(folder)},
+                env=helpers.environment(folder),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

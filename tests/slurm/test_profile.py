@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROFILE = ["--workflow-profile", "workflow/profiles/slurm"]
 LOCAL = {"prepare_data", "tabulate", "draw_charts", "draw_pictures", "all"}
 COMPUTING = {"train_vqvae", "train_prior", "train_baseline", "train_classifier"}

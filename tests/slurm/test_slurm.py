@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 QUICK = "workflow/presets/quick.yaml"
 QUICK_SECONDS = 12 * 60
 LONG_TRAINING = 150  # seconds: too long for a limit of a minute, which SLURM may exceed by another

@@ -31,7 +31,7 @@ MUTANTS = [
     ),
     Mutant(
         "conditionals of the class before",
-        "distillation.base:_of_sorted",
+        "distillation.selection:_of_sorted",
         "len(classes) + classes).flatten()",
         "len(classes) + classes.roll(1)).flatten()",
         "beam_scores_are_log_p_of_their_class",

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import os
 import re
 import shlex
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from helpers import TINY, configuration, copy_repository, environment
 from snakemake.utils import update_config
 
 from vqdistill.config import baselines, checked, expected_models, teachers
@@ -26,49 +26,21 @@ from vqdistill.provenance.reproducing import Result
 from vqdistill.reporting.names import FIGURES, MASKS, TABLES
 from vqdistill.settings import Experiment
 
-ROOT = Path(__file__).parents[2]
 RECORD = "record.json"
-TINY = {
-    "experiment": "tiny",
-    "seeds": [0],
-    "data": {"dataset": "digits", "training_part": 50},
-    "training": {"batch_size": 200, "max_epochs": 2},
-    "vqvae": {"channels": {"2x2": [4, 4], "4x4": [4]}},
-    "prior": {"width": 4, "layers": 2, "head": 4},
-    "teachers": [
-        {"grid": "2x2", "codebook_sizes": [4], "methods": ["exm", "dmrs", "dmbs"]},
-        {"grid": "4x4", "codebook_sizes": [4], "methods": ["dmrs", "dmbs", "random", "frequent"]},
-    ],
-    "n_components": [1, 2, 4],
-    "baselines": {
-        "cm": {
-            "settings": {"latent_dimension": 2, "channels": [4, 4, 2], "points": 8, "chunk": 8},
-        },
-        "einet": {"sizes": [2], "settings": {"pixels_per_step": 4, "em_every": 5}},
-    },
-    "inpainting": {"n_components": [2], "scored_images": 20},
-    "classifier": {"width": 2, "training": {"max_epochs": 1}},
-}
+EXPERIMENT = checked(configuration(TINY))
 
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Path:
-    """A copy of all that a run reads, so that edits during the tests don't matter to them."""
-    folder = tmp_path_factory.mktemp("repository")
-    for name in ("Snakefile", "config.yaml", "environment.yml"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("workflow", "vqdistill"):
-        shutil.copytree(ROOT / name, folder / name)
-    return folder
+    return copy_repository(tmp_path_factory.mktemp("repository"))
 
 
 def python(repository: Path, folder: Path, *words: str | Path) -> str:
     """What this Python says on both streams, in `folder`, with the package of a repository."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(repository)},
+        env=environment(repository),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -100,19 +72,6 @@ def planned(repository: Path, folder: Path, *configs: Path) -> Counter:
     return jobs
 
 
-def resolved(*changes: dict) -> Experiment:
-    """The paper's config with presets on top, as the workflow sees it."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    for change in changes:
-        update_config(config, copy.deepcopy(change))
-    return checked(config)
-
-
-def preset(name: str) -> dict:
-    path = ROOT / f"workflow/presets/{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
 def expected_jobs(experiment: Experiment, seeds: list[int]) -> Counter:
     """All jobs of the runs with these seeds, from the config."""
     of_teachers = ("train_vqvae", "train_prior", "distil", "evaluate_teacher")
@@ -130,7 +89,7 @@ SHARED = once("prepare_data", "train_classifier")
 
 
 def test_paper_lists_every_run_of_every_seed(repository, tmp_path):
-    jobs, experiment = planned(repository, tmp_path), resolved()
+    jobs, experiment = planned(repository, tmp_path), checked(configuration())
     assert experiment.seeds == (0, 1, 2, 3, 4)
     assert len(teachers(experiment)) == 7
     assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
@@ -140,8 +99,8 @@ def test_paper_lists_every_run_of_every_seed(repository, tmp_path):
 
 
 def test_quick_preset_is_small_but_has_a_space_that_cannot_be_enumerated(repository, tmp_path):
-    jobs = planned(repository, tmp_path, ROOT / "workflow/presets/quick.yaml")
-    experiment = resolved(preset("quick"))
+    jobs = planned(repository, tmp_path, repository / "workflow/presets/quick.yaml")
+    experiment = checked(configuration("quick"))
     assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
     assert sum(jobs.values()) <= 93
     latents = [
@@ -169,11 +128,6 @@ def test_two_hundred_seeds_can_be_planned(repository, tmp_path):
     seconds, megabytes = python(repository, tmp_path, "-c", USED, sys.executable, *words).split()
     assert float(seconds) < 45
     assert float(megabytes) < 380
-
-
-@pytest.mark.parametrize("name", ["quick", "laptop"])
-def test_presets_are_experiments_of_their_own_name(name):
-    assert resolved(preset(name)).experiment == name
 
 
 @pytest.fixture(scope="session")
@@ -225,7 +179,7 @@ def test_no_cell_of_any_csv_is_empty_or_not_a_number(tiny):
 
 def test_density_has_every_model_and_split_and_no_other(tiny):
     table = tables(tiny)["density"]
-    models = pd.DataFrame(expected_models(resolved(TINY)))
+    models = pd.DataFrame(expected_models(EXPERIMENT))
     expected = models.merge(pd.DataFrame({"split": ["test", "validation", "train"]}), how="cross")
     keys = list(expected.columns)
     found = Counter(table[keys].itertuples(index=False, name=None))
@@ -263,19 +217,19 @@ def test_a_second_run_has_nothing_to_do(repository, tiny):
 
 def test_a_new_seed_runs_alone(repository, tiny):
     jobs = planned(repository, tiny, config_file(tiny, seeds=[0, 3]))
-    assert jobs == expected_jobs(resolved(TINY), [3]) + REPORT
+    assert jobs == expected_jobs(EXPERIMENT, [3]) + REPORT
 
 
 def test_a_new_component_count_trains_nothing(repository, tiny):
     jobs = planned(repository, tiny, config_file(tiny, n_components=[1, 2, 4, 8]))
-    expected = {job for job in expected_jobs(resolved(TINY), [0]) if not job[0].startswith("train")}
+    expected = {job for job in expected_jobs(EXPERIMENT, [0]) if not job[0].startswith("train")}
     assert jobs == Counter(expected) + REPORT
 
 
 def test_a_prior_setting_retrains_the_priors_and_what_follows_from_them(repository, tiny):
     jobs = planned(repository, tiny, config_file(tiny, prior={"layers": 3}))
     others = ("train_vqvae", "train_baseline", "evaluate_baseline")
-    expected = {job for job in expected_jobs(resolved(TINY), [0]) if job[0] not in others}
+    expected = {job for job in expected_jobs(EXPERIMENT, [0]) if job[0] not in others}
     assert jobs == Counter(expected) + REPORT
 
 
@@ -344,7 +298,7 @@ def reproduce(repository: Path, record: Path, folder: Path) -> tuple[int, str]:
     """Exit status and words of `python -m vqdistill reproduce`."""
     done = subprocess.run(
         [sys.executable, "-m", "vqdistill", "reproduce", record, "--into", folder],
-        env=os.environ | {"PYTHONPATH": str(repository)},
+        env=environment(repository),
         cwd=repository,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
