@@ -10,8 +10,8 @@ from priors import beginnings, n_distinct, of_a_single_latent
 from scipy.stats import chisquare
 
 from vqdistill.distillation import dmrs
-from vqdistill.distillation.base import new_rows
 from vqdistill.distillation.enumeration import index_of
+from vqdistill.distillation.selection import new_rows
 
 SMALLEST_P_VALUE = 1e-3
 DRAWS = 1000

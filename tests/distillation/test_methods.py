@@ -5,8 +5,8 @@ import torch
 from helpers import TabularPrior, refusal, seeded, small_prior
 from priors import beginnings, n_distinct
 
-from vqdistill.distillation import base, load_method, method_names
-from vqdistill.distillation.base import new_rows
+from vqdistill.distillation import load_method, method_names
+from vqdistill.distillation.selection import log_prob_by_class, new_rows
 
 METHODS = pytest.mark.parametrize("method", [load_method(name) for name in method_names()])
 
@@ -57,7 +57,7 @@ def test_the_papers_methods_are_there():
     assert {"dmrs", "dmbs", "random", "frequent"} <= set(method_names())
 
 
-@pytest.mark.parametrize("name", ["base", "enumeration", "exm", "nothing", "../dmrs", ""])
+@pytest.mark.parametrize("name", ["selection", "enumeration", "exm", "nothing", "../dmrs", ""])
 def test_unknown_methods_are_refused(name):
     assert "expected one of dmbs, dmrs" in refusal(load_method, name)
 
@@ -80,7 +80,7 @@ def test_probabilities_of_given_codes(shape, at_once):
     codes = everything[torch.randint(len(everything), (30,), generator=seeded())]
     expected = [prior.log_prob(codes, torch.full((30,), c)) for c in range(4)]
     before = prior.evaluations
-    found = base.log_prob_by_class(prior, codes, at_once)
+    found = log_prob_by_class(prior, codes, at_once)
     torch.testing.assert_close(found, torch.stack(expected, 1), rtol=0, atol=1e-12)
     if at_once == 256:
         assert prior.evaluations - before == beginnings(codes) * 4 * shape[0]
@@ -88,12 +88,12 @@ def test_probabilities_of_given_codes(shape, at_once):
 
 def test_no_codes_have_no_probabilities():
     prior = TabularPrior(3, (2, 2), 4)
-    assert base.log_prob_by_class(prior, prior.every_latent()[:0]).shape == (0, 4)
+    assert log_prob_by_class(prior, prior.every_latent()[:0]).shape == (0, 4)
 
 
 def test_probabilities_of_given_codes_under_a_network():
     prior = small_prior((4, 4), 6, 3, head=8)
     codes = torch.randint(2, (500, 4, 4), generator=seeded())
     expected = [prior.log_prob(codes, torch.full((500,), c)) for c in range(3)]
-    found = base.log_prob_by_class(prior, codes)
+    found = log_prob_by_class(prior, codes)
     torch.testing.assert_close(found, torch.stack(expected, 1), rtol=0, atol=2e-5)

@@ -3,7 +3,7 @@
 One file is one method. It holds PREFIXES_ARE_MODELS (whether the first n of a larger selection are
 a selection of n) and
 
-    select(prior, n_components, generator, training_codes) -> base.Selection
+    select(prior, n_components, generator, training_codes) -> selection.Selection
 
 A file added here is a method that `load_method` finds. ExM selects nothing: it takes all latents.
 
@@ -19,7 +19,7 @@ from vqdistill.errors import InputError
 
 EXACT_METHOD = "exm"
 MAX_EXACT_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
-NO_METHODS = {"base", "enumeration", EXACT_METHOD}
+NO_METHODS = {"selection", "enumeration", EXACT_METHOD}
 
 
 def method_names() -> list[str]:

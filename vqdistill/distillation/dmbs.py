@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from vqdistill.distillation.base import (
+from vqdistill.distillation.selection import (
     Selection,
     check_n_components,
     complete,

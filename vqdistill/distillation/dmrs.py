@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqdistill.distillation.base import (
+from vqdistill.distillation.enumeration import ENUMERABLE, codes_of, enumerate_latents, index_of
+from vqdistill.distillation.selection import (
     Selection,
     check_n_components,
     complete,
@@ -26,7 +27,6 @@ from vqdistill.distillation.base import (
     n_latents,
     new_rows,
 )
-from vqdistill.distillation.enumeration import ENUMERABLE, codes_of, enumerate_latents, index_of
 
 PREFIXES_ARE_MODELS = True
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from vqdistill.distillation import MAX_EXACT_LATENTS
-from vqdistill.distillation.base import mean_over_classes, n_latents
 from vqdistill.distillation.enumeration import enumerate_latents
+from vqdistill.distillation.selection import mean_over_classes, n_latents
 from vqdistill.errors import InputError
 
 

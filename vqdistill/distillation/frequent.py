@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqdistill.distillation import dmrs
-from vqdistill.distillation.base import (
+from vqdistill.distillation.selection import (
     Selection,
     check_n_components,
     complete,

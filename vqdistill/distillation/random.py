@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from vqdistill.distillation.base import (
+from vqdistill.distillation.enumeration import ENUMERABLE, codes_of
+from vqdistill.distillation.selection import (
     Selection,
     check_n_components,
     complete,
     n_latents,
     new_rows,
 )
-from vqdistill.distillation.enumeration import ENUMERABLE, codes_of
 
 PREFIXES_ARE_MODELS = True
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from vqdistill.circuits.gaussian import log_density
 from vqdistill.data import bits_per_dimension
 from vqdistill.distillation import EXACT_METHOD
-from vqdistill.distillation.base import log_prob_by_class, mean_over_classes
+from vqdistill.distillation.selection import log_prob_by_class, mean_over_classes
 from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
 from vqdistill.models.vqvae import VQVAE
 

@@ -18,8 +18,8 @@ from vqdistill.circuits.mixture import (
 )
 from vqdistill.data import N_CLASSES
 from vqdistill.distillation import EXACT_METHOD
-from vqdistill.distillation.base import mean_over_classes
 from vqdistill.distillation.enumeration import codes_of
+from vqdistill.distillation.selection import mean_over_classes
 from vqdistill.errors import InputError
 from vqdistill.files import read_arrays, read_tensors
 from vqdistill.models.classifier import Classifier

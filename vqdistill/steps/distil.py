@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from vqdistill.distillation import EXACT_METHOD, load_method
-from vqdistill.distillation.base import n_latents
 from vqdistill.distillation.exm import log_prior_of_all
+from vqdistill.distillation.selection import n_latents
 from vqdistill.files import read_arrays, write_arrays, write_rows
 from vqdistill.provenance.loading import load_prior
 from vqdistill.randomness import generator
