@@ -62,6 +62,11 @@ def largest(found: Tensor, expected: Tensor) -> float:
     return (found - expected).abs().max().item()
 
 
+def worst(*deviations: float) -> float:
+    """The largest; infinite where one is NaN, which `max` may pass over."""
+    return max(math.inf if math.isnan(deviation) else deviation for deviation in deviations)
+
+
 # priors
 
 
@@ -115,7 +120,7 @@ def prior_sums_to_one() -> float:
         codes = every_latent(prior.codebook_size, prior.grid)
         for c in range(3):
             total = prior.log_prob(codes, torch.full((len(codes),), c)).exp().sum().item()
-            deviation = max(deviation, abs(total - 1))
+            deviation = worst(deviation, abs(total - 1))
     return deviation
 
 
@@ -131,7 +136,7 @@ def prior_is_causal() -> float:
             changed = codes.clone()
             changed.view(-1)[i] = (changed.view(-1)[i] + 1) % 5
             after = conditionals(prior, changed, 1)[0]
-            deviation = max(deviation, largest(after[: i + 1], before[: i + 1]))
+            deviation = worst(deviation, largest(after[: i + 1], before[: i + 1]))
     return deviation
 
 
@@ -148,7 +153,7 @@ def incremental_equals_full_pass() -> float:
             codes = torch.cat([prefixes.codes, rest], 1).unflatten(1, grid)
             full = prior(codes, classes).flatten(1, 2)[:, i].double().log_softmax(-1)
             found = prior.next_log_probs(prefixes)
-            deviation = max(deviation, ((found - full) / full).abs().max().item())
+            deviation = worst(deviation, ((found - full) / full).abs().max().item())
             parents = torch.randint(n, (n,), generator=g)
             prefixes = prior.extend(prefixes, parents, torch.randint(4, (n,), generator=g))
             classes = classes[parents]
@@ -201,7 +206,7 @@ def all_latents_with_prior_weights_are_the_exact_model() -> float:
         chosen = method.select(prior, 81, seeded())
         distilled = loading.distilled_mixture(vqvae, chosen.codes, chosen.log_prob.log_softmax(0))
         deviations.append(largest(distilled.log_prob(x), exact))
-    return max(deviations)
+    return worst(*deviations)
 
 
 @guarantee(1e-8)
@@ -213,7 +218,7 @@ def uniform_weights_are_equation_2() -> float:
     deviation = largest(exact, double_loop(vqvae, uniform(81), codes, x))
     some = dmrs.select(prior, 7, seeded()).codes
     expected = double_loop(vqvae, uniform(7), some, x)
-    return max(deviation, largest(loading.distilled_mixture(vqvae, some).log_prob(x), expected))
+    return worst(deviation, largest(loading.distilled_mixture(vqvae, some).log_prob(x), expected))
 
 
 # selections
@@ -227,7 +232,7 @@ def wide_beam_returns_every_latent() -> float:
         codes, scores = dmbs.search(prior, c, 81, seeded())
         assert len(index_of(codes, 3, prior.grid).unique()) == 81, "a latent is missing"
         exact = joint_of(prior)[index_of(codes, 3, prior.grid), c].log() + math.log(2)
-        deviation = max(deviation, largest(scores, exact))
+        deviation = worst(deviation, largest(scores, exact))
     return deviation
 
 
@@ -241,7 +246,7 @@ def beam_scores_are_log_p_of_their_class() -> float:
     for c, width in itertools.product(range(3), (1, 2, 5, 20)):
         codes, scores = dmbs.search(prior, c, width, seeded(width))
         exact = joint_of(prior)[index_of(codes, 3, prior.grid), c].log() + math.log(3)
-        deviation = max(deviation, largest(scores, exact))
+        deviation = worst(deviation, largest(scores, exact))
     return deviation
 
 
@@ -257,7 +262,7 @@ def selections_are_distinct_and_complete() -> float:
         for method in (dmbs, dmrs)
         for n in (1, 2, 9, 40, 81)
     ]
-    return max(map(abs, lacking))
+    return worst(*map(abs, lacking))
 
 
 @guarantee(1.0)
@@ -270,7 +275,7 @@ def beam_costs_are_linear() -> float:
         chosen = dmbs.select(prior, n, seeded())
         reported = chosen.evaluations + chosen.weighting_evaluations
         assert reported == prior.count, "evaluations that were not counted"
-        share = max(share, chosen.evaluations / bound)
+        share = worst(share, chosen.evaluations / bound)
     return share
 
 
@@ -297,7 +302,7 @@ def dmrs_samples_without_replacement() -> float:
             pair = index_of(path(prior, 2, generator, nothing)[0], 2, (1, 3)).sort().values
             counts[pair[0], pair[1]] += 1
         assert counts.diagonal().sum() == 0, "a latent was drawn twice"
-        excess = max(excess, chi_square(counts, expected))
+        excess = worst(excess, chi_square(counts, expected))
     return excess
 
 
@@ -362,7 +367,7 @@ def density_integrates_to_one() -> float:
         points, volume = quadrature(some_image(d), torch.zeros(d, dtype=torch.bool))
         for circuit in circuits_of(d):
             total = circuit.log_prob(points).exp().sum().item() * volume
-            deviation = max(deviation, abs(total - 1))
+            deviation = worst(deviation, abs(total - 1))
     return deviation
 
 
@@ -379,7 +384,7 @@ def marginal_is_the_integral_of_the_joint() -> float:
             joint = terms(circuit, x).logsumexp(1)
             alone = [circuit.log_prob(x, observed) for observed in masks(d)]
             conditional = [circuit.conditional_log_prob(x, observed) for observed in masks(d)]
-            deviation = max(
+            deviation = worst(
                 deviation,
                 largest(torch.cat(alone), integrals),
                 largest(circuit.marginals(x, masks(d))[:, 0], integrals),
@@ -398,7 +403,7 @@ def nothing_observed_is_certain_and_everything_is_the_joint() -> float:
             nothing = circuit.log_prob(x, torch.zeros(shape, dtype=torch.bool))
             everything = circuit.log_prob(x, torch.ones(shape, dtype=torch.bool))
             error = largest(everything, circuit.log_prob(x))
-            deviation = max(deviation, nothing.abs().max().item(), error * (error > ROUNDING))
+            deviation = worst(deviation, nothing.abs().max().item(), error * (error > ROUNDING))
     return deviation
 
 
@@ -413,7 +418,7 @@ def conditional_mean_is_that_of_quadrature() -> float:
             means = torch.stack([circuit.log_prob(p).softmax(0) @ p for p in points])
             alone = [circuit.conditional_mean(x, observed) for observed in masks(d)]
             together = circuit.completions(x, masks(d), [seeded()] * len(means)).means
-            deviation = max(
+            deviation = worst(
                 deviation, largest(torch.cat(alone), means), largest(together[:, 0], means)
             )
     return deviation
@@ -441,7 +446,7 @@ def samples_follow_quadrature() -> float:
         ]
         counts = torch.bincount(cells[0], minlength=36).double()
         expected = 2000 * torch.zeros(36, dtype=torch.float64).index_add_(0, cells[1], density)
-        excess = max(excess, chi_square(counts, expected))
+        excess = worst(excess, chi_square(counts, expected))
     return excess
 
 
@@ -456,8 +461,8 @@ def mode_is_as_good_as_a_grid_search() -> float:
             assert torch.equal(ours[0, observed], x[observed]), "an observed pixel was changed"
             points, _ = quadrature(x, observed, SEARCH_STEPS[(~observed).sum().item()])
             best = terms(circuit, points).max().item()
-            excess = max(excess, best - terms(circuit, ours).max().item())
-    return max(excess, 0.0)
+            excess = worst(excess, best - terms(circuit, ours).max().item())
+    return worst(excess, 0.0)
 
 
 # EM, compiled mixtures, counts
@@ -474,14 +479,14 @@ def pictures(n: int) -> Tensor:
 @guarantee(ROUNDING)
 def em_never_lowers_the_likelihood() -> float:
     """The largest loss of mean log-likelihood in 20 full steps, nats per image."""
-    x, worst = pictures(120), 0.0
+    x, lost = pictures(120), 0.0
     for size in (1, 3):
         model = einet_of((4, 4), size, 2)
         before = -math.inf
         for _ in range(20):
             counts = einet.zero_counts(model)
             after = model.count(x, counts).mean().item()
-            worst, before = max(worst, before - after), after
+            lost, before = worst(lost, before - after), after
             einet.update(model, counts, 1.0)
     torch.manual_seed(0)
     mixture, before = gmm.build((4, 4), gmm.Settings(size=5)).double(), -math.inf
@@ -489,9 +494,9 @@ def em_never_lowers_the_likelihood() -> float:
     counts = gmm.zero_counts(mixture)
     for _ in range(20):
         after = mixture.count(x, counts).mean().item()
-        worst, before = max(worst, before - after), after
+        lost, before = worst(lost, before - after), after
         gmm.update(mixture, counts)
-    return worst
+    return lost
 
 
 @guarantee(ROUNDING)
@@ -524,7 +529,7 @@ def parameters_are_those_of_a_walk() -> float:
             elif hasattr(module, "logits"):
                 units = module.weights.sum().round().int().item()  # each unit's weights sum to 1
                 walked += module.logits.numel() - units
-        deviation = max(deviation, abs(circuit.n_parameters - walked))
+        deviation = worst(deviation, abs(circuit.n_parameters - walked))
     return float(deviation)
 
 
@@ -584,20 +589,20 @@ def log_likelihoods_on_mnist_are_exact() -> float:
             sizes = [3, min(100, len(means) - 1), len(means)]
             prefix = mixture.prefix_log_prob(x, sizes, log_weights[None], observed)
             found = [mixture.log_prob(x, observed), streamed.log_prob(x, observed), prefix[0, 2]]
-            deviation = max(deviation, *(largest(part, exact) for part in found))
+            deviation = worst(deviation, *(largest(part, exact) for part in found))
         for observed, found in zip(masks, mixture.marginals(x, masks), strict=True):
             exact = directly(log_weights, means, log_stds.double().exp(), x, observed)
-            deviation = max(deviation, largest(found, exact))
+            deviation = worst(deviation, largest(found, exact))
         first = log_weights[: sizes[1]].log_softmax(0)
         exact = directly(first, means[: sizes[1]], log_stds[: sizes[1]].double().exp(), x, each)
-        deviation = max(deviation, largest(prefix[0, 1], exact))
+        deviation = worst(deviation, largest(prefix[0, 1], exact))
     model = einet_of((28, 28), 2, 14)
     model.leaves.stds.fill_(1e-3)
     model.leaves.means.copy_(x[:2].double()[:, model.leaves.pixels].transpose(0, 1))
     flat = expanded(model)
     for observed in observations:
         exact = directly(*flat, x, observed)
-        deviation = max(deviation, largest(model.log_prob(x, observed), exact))
+        deviation = worst(deviation, largest(model.log_prob(x, observed), exact))
     return deviation / (784 * math.log(2))
 
 

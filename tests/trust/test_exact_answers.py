@@ -1,8 +1,10 @@
 """Every guarantee of exact_answers.py holds."""
 
+import math
+
 import pytest
 import torch
-from exact_answers import GUARANTEES, hold
+from exact_answers import GUARANTEES, hold, worst
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +18,7 @@ def as_in_steps():
 @pytest.mark.parametrize("name", GUARANTEES)
 def test_guarantee(name):
     hold(name)
+
+
+def test_what_is_no_number_is_no_small_deviation():
+    assert worst(0.0, math.nan, 1.0) == math.inf
