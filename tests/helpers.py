@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.stats import chi2
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -40,6 +41,16 @@ def refusal(call: Callable, *arguments: Any, **named: Any) -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
+
+
+def chi_square(counts: Tensor, expected: Tensor) -> float:
+    """χ² over its critical value at p = 10⁻³; cells that expect fewer than 5 are pooled."""
+    few = expected < 5
+    if few.any():
+        counts = torch.cat([counts[~few], counts[few].sum()[None]])
+        expected = torch.cat([expected[~few], expected[few].sum()[None].clamp(min=1e-9)])
+    statistic = ((counts - expected).square() / expected).sum().item()
+    return statistic / chi2.isf(1e-3, counts.numel() - 1)
 
 
 # circuits

@@ -5,15 +5,13 @@ import weakref
 
 import pytest
 import torch
-from helpers import TabularPrior, seeded, small_prior
+from helpers import TabularPrior, chi_square, seeded, small_prior
 from priors import beginnings, n_distinct, of_a_single_latent
-from scipy.stats import chisquare
 
 from vqdistill.distillation import dmrs
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.distillation.selection import new_rows
 
-SMALLEST_P_VALUE = 1e-3
 DRAWS = 1000
 
 
@@ -41,16 +39,6 @@ def beam_after_first(prior, n, generator):
 PATHS = pytest.mark.parametrize("path", [enumerated, ancestral, beam_after_first])
 
 
-def check_counts(counts, expected):
-    """Chi-square with the cells of few expected counts pooled."""
-    counts, expected = counts.flatten(), expected.flatten()
-    few = expected < 8
-    if few.any():
-        counts = torch.cat([counts[~few], counts[few].sum()[None]])
-        expected = torch.cat([expected[~few], expected[few].sum()[None]])
-    assert chisquare(counts, expected).pvalue > SMALLEST_P_VALUE
-
-
 def ordered_pairs(p):
     """Probabilities of all (first, second) of successive sampling from p [n], [n, n]."""
     return (p[:, None] * p / (1 - p[:, None])).fill_diagonal_(0)
@@ -65,7 +53,7 @@ def test_ordered_pairs_follow_successive_sampling(path, scale):
         first, second = index_of(path(prior, 2, generator)[0], 3, prior.grid)
         counts[first, second] += 1
     assert counts.diagonal().sum() == 0
-    check_counts(counts, DRAWS * ordered_pairs(prior.joint().sum(1)))
+    assert chi_square(counts, DRAWS * ordered_pairs(prior.joint().sum(1))) < 1
 
 
 @PATHS
@@ -78,7 +66,7 @@ def test_inclusion_of_triples(path):
     counts = torch.zeros(4, dtype=torch.float64)
     for _ in range(DRAWS):
         counts[6 - index_of(path(prior, 3, generator)[0], 2, prior.grid).sum()] += 1
-    check_counts(counts, DRAWS * expected)
+    assert chi_square(counts, DRAWS * expected) < 1
 
 
 @PATHS
@@ -93,7 +81,7 @@ def test_classes_are_those_drawn_under(path):
     for _ in range(DRAWS):
         codes, classes = path(prior, 2, generator)
         counts[index_of(codes, 2, prior.grid)[1], classes[1]] += 1
-    check_counts(counts, DRAWS * expected)
+    assert chi_square(counts, DRAWS * expected) < 1
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
@@ -105,7 +93,7 @@ def test_beam_samples_pairs_without_replacement(scale, at_once):
         codes, classes = dmrs.stochastic_beam(prior, 3, generator, at_once)
         first, second, _ = 2 * index_of(codes, 2, prior.grid) + classes
         counts[first, second] += 1
-    check_counts(counts, DRAWS * ordered_pairs(prior.joint().flatten()))
+    assert chi_square(counts, DRAWS * ordered_pairs(prior.joint().flatten())) < 1
 
 
 def test_wide_beam_gives_every_pair():
@@ -130,7 +118,7 @@ def test_memory_of_the_beam_does_not_grow_with_its_width(monkeypatch):
 
     monkeypatch.setattr(prior, "extend", counted)
     dmrs.stochastic_beam(prior, 2000, seeded(), at_once=16)
-    assert most <= 16 * 7 + prior.n_classes
+    assert 16 * 6 <= most <= 16 * 7 + prior.n_classes
 
 
 def test_gumbels_conditioned_on_their_maximum():

@@ -16,8 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers import einet_of, every_latent, expanded, mixture_of, seeded, small_prior, terms
-from scipy.stats import chi2
+from helpers import (
+    chi_square,
+    einet_of,
+    every_latent,
+    expanded,
+    mixture_of,
+    seeded,
+    small_prior,
+    terms,
+)
 from spflow.modules.leaves import Normal as SpflowNormal
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
@@ -304,15 +312,6 @@ def dmrs_samples_without_replacement() -> float:
         assert counts.diagonal().sum() == 0, "a latent was drawn twice"
         excess = worst(excess, chi_square(counts, expected))
     return excess
-
-
-def chi_square(counts: Tensor, expected: Tensor) -> float:
-    """χ² over its critical value at p = 10⁻³; cells that expect fewer than 5 are pooled."""
-    few = expected < 5
-    counts = torch.cat([counts[~few], counts[few].sum()[None]])
-    expected = torch.cat([expected[~few], expected[few].sum()[None].clamp(min=1e-9)])
-    statistic = ((counts - expected).square() / expected).sum().item()
-    return statistic / chi2.isf(1e-3, len(counts) - 1)
 
 
 @guarantee(1.0)

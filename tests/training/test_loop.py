@@ -1,6 +1,5 @@
 """Early stopping, the best epoch, and a resume that is exact to the bit."""
 
-import copy
 import math
 
 import pytest
@@ -12,7 +11,7 @@ from vqdistill.data import Batches
 from vqdistill.errors import TrainingError
 from vqdistill.files import read_tensors
 from vqdistill.settings import Training
-from vqdistill.training.gradient import Adam, GradientTrainer, in_batches
+from vqdistill.training.gradient import GradientTrainer, in_batches
 from vqdistill.training.loop import best_epoch, fit
 
 
@@ -254,54 +253,3 @@ def test_validation_is_fixed_and_changes_nothing():
     losses = [float(model.loss(part, noise)[0].detach()) for part in x.split(16)]
     expected = sum(n * loss for n, loss in zip((16, 16, 8), losses, strict=True)) / 40
     assert first["loss"] == pytest.approx(expected, rel=1e-6)  # the last batch is smaller
-
-
-def test_validation_batches_are_cut_alike():
-    a, b = torch.arange(7), torch.arange(7) + 10
-    parts = list(in_batches(3, a, b)())
-    assert [len(part[0]) for part in parts] == [3, 3, 1]
-    assert torch.equal(torch.cat([y - x for x, y in parts]), torch.full((7,), 10))
-
-
-def test_adam_is_the_one_with_l2_decay():
-    """One step of Adam with weight decay in the gradient, not of AdamW, by hand."""
-
-    class Slope(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = nn.Parameter(torch.tensor([2.0]))
-
-        def loss(self, x, generator):
-            return 0.0 * (self.w * x).sum(), {}
-
-    model = Slope()
-    one = GradientTrainer(
-        model, lambda _: [torch.ones(1)], lambda: [], torch.Generator(), 0.125, weight_decay=0.5
-    )
-    one.train_epoch(lambda _: None)
-    # the gradient is 0.5 · 2, whose size Adam's first step divides out; AdamW would give 1.875
-    assert model.w.item() == pytest.approx(2.0 - 0.125, abs=1e-5)
-    one.train_epoch(lambda _: None)
-    m = (0.1 * 0.9 * 1.0 + 0.1 * 0.9375) / (1 - 0.9**2)
-    v = (0.001 * 0.999 + 0.001 * 0.9375**2) / (1 - 0.999**2)
-    assert model.w.item() == pytest.approx(1.875 - 0.125 * m / math.sqrt(v), abs=1e-5)
-
-
-# Adam
-
-
-def test_adam_takes_the_steps_of_torch():
-    """To the bit, with weight decay, and for parameters that have no gradient at times."""
-    torch.manual_seed(0)
-    ours = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
-    theirs = copy.deepcopy(ours)
-    adam = Adam(ours, 1e-2, 1e-1)
-    reference = torch.optim.Adam(theirs.parameters(), lr=1e-2, weight_decay=1e-1, fused=True)
-    for step in range(20):
-        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            one.grad = None if step % 3 == 0 and one.ndim == 1 else torch.randn_like(one)
-            other.grad = None if one.grad is None else one.grad.clone()
-        adam.step()
-        reference.step()
-    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(one, other)
