@@ -1,6 +1,7 @@
 """`vqdistill.load` on a results folder of tiny untrained models, written as the steps do."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
 from vqdistill.provenance import loading
+from vqdistill.provenance.records import sealed
 from vqdistill.settings import plain
 
 K, SHAPE, SEED = 3, (8, 8), 2
@@ -195,7 +197,19 @@ def test_missing_models(results):
     assert "vqvae-4x4-K3" in refusal(load, results, "exm", grid="4x4", codebook_size=3, seed=SEED)
     said = refusal(load, results, "frequent", n_components=4, **EXACT)
     assert "latents.npz: no 'frequent', only exm, dmrs, dmbs" in said
-    assert "dmrs" in refusal(load, results, "dmrs", n_components=4, seed=SEED)  # no grid given
+    assert "give its grid" in refusal(load, results, "dmrs", n_components=4, seed=SEED)
+
+
+def test_latents_of_another_training(results, tmp_path):
+    folder = shutil.copytree(results[0], tmp_path / "results")
+    run = f"seed-{SEED}/record.json"
+    trained, selected = folder / "models/vqvae-2x2-K3" / run, folder / "latents/2x2-K3" / run
+    write_json(trained, sealed({"files": {"codes.npz": "a", "weights.safetensors": "b"}}))
+    write_json(selected, sealed({"files": {"codes.npz": "a"}}))
+    assert loading.load(folder, "exm", **EXACT).n_components == K**4
+    write_json(selected, sealed({"files": {"codes.npz": "of an earlier training"}}))
+    found = refusal(loading.load, folder, "exm", **EXACT)
+    assert "latents.npz: selected from another training" in found
 
 
 @pytest.mark.parametrize(

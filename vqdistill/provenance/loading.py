@@ -17,7 +17,7 @@ from vqdistill.circuits.mixture import (
     uniform_log_weights,
 )
 from vqdistill.data import N_CLASSES
-from vqdistill.distillation import EXACT_METHOD
+from vqdistill.distillation import EXACT_METHOD, method_names
 from vqdistill.distillation.enumeration import codes_of
 from vqdistill.distillation.selection import mean_over_classes
 from vqdistill.errors import InputError
@@ -25,6 +25,7 @@ from vqdistill.files import read_arrays, read_tensors
 from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
+from vqdistill.provenance.records import read_record
 from vqdistill.randomness import generator
 
 DECODED_AT_ONCE = 2**27  # leaves of an exact model that are kept: they take a gigabyte
@@ -155,6 +156,20 @@ def exact_mixture(vqvae: VQVAE, log_prior: Tensor, uniform: bool = False) -> Str
     return StreamedMixture(log_weights, components)
 
 
+def check_same_training(vqvae: Path, latents: Path) -> None:
+    """InputError where latents were selected from the codes of another training of a VQ-VAE, as the
+    records beside the files say; nothing is said where there are none."""
+    records = [path.with_name("record.json") for path in (vqvae, latents)]
+    if all(record.exists() for record in records):
+        trained, selected = (read_record(record)["files"] for record in records)
+        codes = {digest for file, digest in trained.items() if file.endswith("codes.npz")}
+        if not codes & {*selected.values()}:
+            raise InputError(
+                f"{latents}: selected from another training than {vqvae}; run the experiment to its"
+                " end first"
+            )
+
+
 def load(
     results: str | Path,
     method: str,
@@ -172,12 +187,15 @@ def load(
     Distilled models ('dmrs', 'dmbs', …) need grid, codebook_size and n_components; 'exm' needs grid
     and codebook_size; 'cm' needs n_components; 'einet' and 'gmm' need size. weights, of models of a
     VQ-VAE: 'uniform' (Eq. 2, what distilled models have unless told otherwise) or 'prior' (Eq. 1,
-    what 'exm' has). Raises InputError where the run holds no such model.
+    what 'exm' has). Raises InputError where the run holds no such model, and where the latents were
+    selected from another training of the VQ-VAE.
     """
     results = Path(results)
     if weights not in ("", "uniform", "prior"):
         raise InputError(f"weights: found {weights!r}, expected 'uniform' or 'prior'")
     if not grid:
+        if method in (EXACT_METHOD, *method_names()):
+            raise InputError(f"{method}: distilled from a VQ-VAE; give its grid and codebook_size")
         name = f"{method}-{size}" if size else method
         path = results / "models" / name / f"seed-{seed}" / "weights.safetensors"
         circuit = load_baseline_circuit(path, n_components, device)
@@ -185,9 +203,10 @@ def load(
             raise InputError(f"weights: found {weights!r}, expected none: {method!r} has its own")
         return circuit
     teacher, run = f"{grid}-K{codebook_size}", f"seed-{seed}"
-    vqvae = load_vqvae(results / f"models/vqvae-{teacher}" / run / "weights.safetensors", device)
+    trained = results / f"models/vqvae-{teacher}" / run / "weights.safetensors"
     path = results / "latents" / teacher / run / "latents.npz"
-    latents = read_latents(path)
+    check_same_training(trained, path)
+    vqvae, latents = load_vqvae(trained, device), read_latents(path)
     if method not in latents:
         raise InputError(f"{path}: no {method!r}, only {', '.join(latents)}")
     if method == EXACT_METHOD:
