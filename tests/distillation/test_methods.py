@@ -46,10 +46,18 @@ def test_impossible_sizes_are_refused(method, n):
 def test_equal_seeds_give_equal_selections(method):
     prior = TabularPrior(4, (2, 2), 3)
     training_codes = prior.every_latent()[:3]  # the rest of `frequent` is drawn
-    one, two, other = (method.select(prior, 20, seeded(s), training_codes) for s in (9, 9, 10))
+    one, two = (method.select(prior, 20, seeded(9), training_codes) for _ in range(2))
     assert torch.equal(one.codes, two.codes)
     assert torch.equal(one.classes, two.classes)
     assert one.evaluations == two.evaluations
+
+
+@pytest.mark.parametrize("name", ["dmrs", "dmbs", "random", "frequent"])
+def test_methods_that_draw_follow_their_generator(name):
+    prior = TabularPrior(4, (2, 2), 3)
+    training_codes = prior.every_latent()[:3]
+    method = load_method(name)
+    one, other = (method.select(prior, 20, seeded(s), training_codes) for s in (9, 10))
     assert not torch.equal(one.codes, other.codes)
 
 

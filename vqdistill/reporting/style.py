@@ -71,8 +71,8 @@ METHODS = {
 TRAINED = {"vqvae": "VQ-VAE", "prior": "prior"}
 TRAINED |= {method: METHODS[method].label for method in ("cm", "einet", "gmm")}
 TRAINED |= {"classifier": "classifier"}
-FREE_COLOURS = ("#E69F00", "#882255", "#332288", "#117733", "#8C6D31")
-FREE_MARKERS = ("p", "h", "P", "*", "<", ">")
+FREE_COLOURS = ("#E69F00", "#882255", "#332288", "#117733")
+FREE_MARKERS = ("h", "P", "*", "<", ">")
 LINE_STYLES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (1, 1.2)))
 
 

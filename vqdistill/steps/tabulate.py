@@ -16,6 +16,7 @@ from vqdistill.reporting.tables import (
     density_summary,
     gather,
     gather_pictures,
+    in_order,
     inpainting_summary,
     largest_models,
 )
@@ -73,16 +74,18 @@ def losses(history: Path, record: dict) -> pd.DataFrame:
 
 
 def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(teacher or model, method, label) of what figures show: the largest of a method and grid."""
-    keys = ["method", "grid", "codebook_size", "size"]
+    """(teacher or model, method, label) of what figures show: the largest of each method and grid,
+    in the order of display."""
+    largest = largest_models(density).drop_duplicates(["method", "grid"])
+    numbers = largest.set_index(["method", "grid"])[["codebook_size", "size"]]
     rows = []
-    for method, grid, codes, size in largest_models(density)[keys].drop_duplicates().to_numpy():
+    for method, grid in in_order(largest):
+        codes, size = numbers.loc[(method, grid)]
         if grid != "-":
             rows.append((f"{grid}-K{codes}", method, f"{method} {grid}"))
         else:
             rows.append((f"{method}-{size}" if size else method, method, method))
-    order = ["exm", "dmrs", "dmbs", "cm", "einet"]
-    return sorted(rows, key=lambda row: (order.index(row[1]) if row[1] in order else 9, row))
+    return rows
 
 
 if __name__ == "__main__":
