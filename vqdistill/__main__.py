@@ -9,14 +9,14 @@ from vqdistill.errors import InputError
 from vqdistill.provenance.reproducing import reproduce
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Status 0 where every file is as recorded, 1 where one differs or can't be made."""
     parser = argparse.ArgumentParser(prog="vqdistill")
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("reproduce", help=reproduce.__doc__)
     command.add_argument("record", type=Path, help="a record.json")
     command.add_argument("--into", type=Path, default=Path("reproduced"), metavar="FOLDER")
-    values = parser.parse_args(arguments)
+    values = parser.parse_args()
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     try:
         same = reproduce(values.record, values.into)

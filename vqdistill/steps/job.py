@@ -103,9 +103,8 @@ def run(
     *,
     reads: str = "",
     writes: str = "",
-    arguments: list[str] | None = None,
 ) -> None:
-    """Run a step from its command line.
+    """Run a step from its command line, and end the program.
 
     `reads` and `writes` name its options, in words: each takes a path, or any number of paths
     where a + ends the word. What a user can mend ends the program with one line and status 1; so
@@ -115,7 +114,7 @@ def run(
     gc.freeze()  # what was imported stays to the end
     gc.enable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    values = vars(_parser(step, f"{reads} {writes}").parse_args(arguments))
+    values = vars(_parser(step, f"{reads} {writes}").parse_args())
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     for name in ("vqdistill", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -125,8 +124,7 @@ def run(
         values["settings"] = parsed(settings, values["settings"], "--settings")
         step(Job(step.__name__, *files, stopwatch=stopwatch, **values))
         log.info("done in %(wall_seconds)s s, at most %(peak_memory_mb)s MB", stopwatch.cost())
-        if arguments is None:
-            end_at_once()
+        end_at_once()
     except (InputError, TrainingError, OSError) as error:
         sys.exit(f"{step.__name__}: {error}")
     except KeyboardInterrupt:
