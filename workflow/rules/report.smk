@@ -113,8 +113,7 @@ rule plan:
     params:
         **options("plan", EXPERIMENT, plan=f"{RESULTS}/plan/plan.csv"),
     shell:
-        "python -m vqdistill.steps.plan {params.files} {params.values}"
-        " 2>&1 | tee {log}"
+        "python -m vqdistill.steps.plan {params.files} {params.values} 2>&1 | tee {log}"
 
 
 rule measure:
@@ -134,8 +133,7 @@ rule measure:
             measured=f"workflow/measured/{EXPERIMENT.experiment}.csv",
         ),
     shell:
-        "python -m vqdistill.steps.measure {params.files} {params.values}"
-        " 2>&1 | tee {log}"
+        "python -m vqdistill.steps.measure {params.files} {params.values} 2>&1 | tee {log}"
 
 
 rule reference:
