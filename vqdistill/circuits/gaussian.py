@@ -301,10 +301,10 @@ def can_matter(values: Tensor, product: Product, log_weights: Tensor, totals: Te
 
 
 def log_sum_by_image(terms: Tensor, images: Tensor, n_images: int) -> Tensor:
-    """log Σ exp [S, b] of the terms [S, P] of each of the `images` [P]; LOWEST or so for none."""
+    """log Σ exp [S, b] of the terms [S, P] of each of the `images` [P]; −inf for none."""
     index = images.expand_as(terms)
     largest = terms.new_full((len(terms), n_images), LOWEST)
     largest = largest.scatter_reduce(1, index, terms.detach(), "amax")
     shares = torch.exp(terms - largest.gather(1, index))
     sums = torch.zeros_like(largest).scatter_add(1, index, shares)
-    return largest + sums.clamp(min=torch.finfo(sums.dtype).tiny).log()
+    return largest + sums.log()
