@@ -55,6 +55,18 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, kind):
     assert listing(tmp_path) == ["kept.npz"]
 
 
+def test_files_can_be_read_by_whom_the_umask_lets(tmp_path):
+    files.write_json(tmp_path / "json", {})
+    files.write_csv(tmp_path / "csv", pd.DataFrame({"a": [1]}))
+    files.write_rows(tmp_path / "rows", [{"a": 1}])
+    files.write_arrays(tmp_path / "arrays", {"a": np.zeros(2)})
+    files.write_tensors(tmp_path / "tensors", {"a": torch.zeros(2)}, {})
+    (tmp_path / "plain").write_text("")
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 6
+    assert set(modes.values()) == {modes["plain"]}
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
 def test_an_interrupted_write_leaves_nothing(tmp_path, error):
     def write():
