@@ -1,4 +1,4 @@
-configfile: "config.yaml"
+configfile: f"{workflow.basedir}/config.yaml"
 
 
 report: "workflow/report/workflow.rst"
@@ -17,3 +17,6 @@ rule all:
     input:
         TABLES,
         FIGURES,
+
+
+check_targets()

@@ -191,7 +191,7 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "an unknown baseline": (("baselines",), {"gan": {}}, "baselines.gan: not known"),
     "a misspelt baseline that is left out": (("baselines",), {"cmm": None}, "baselines.cmm: not"),
     "an exact model of astronomical size": (
-        ("teachers", 0), {"grid": "16x16", "codebook_sizes": [4096], "methods": ["exm"]}, "exm",
+        ("teachers", 0), {"grid": "4x4", "codebook_sizes": [4096], "methods": ["exm"]}, "exm",
     ),
     "a grid that no encoder reaches": (
         ("teachers", 0), {"grid": "16x16", "codebook_sizes": [4], "methods": ["dmrs"]},

@@ -14,17 +14,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="vqdistill")
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("reproduce", help=reproduce.__doc__)
-    command.add_argument("record", type=Path, help="a record.json")
+    command.add_argument("record", type=Path, help="a record.json, or its folder")
     command.add_argument("--into", type=Path, default=Path("reproduced"), metavar="FOLDER")
     values = parser.parse_args()
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     try:
-        same = reproduce(values.record, values.into)
+        found = reproduce(values.record, values.into)
     except (InputError, OSError) as error:
         sys.exit(f"reproduce: {error}")
-    for name, equal in same.items():
-        print(f"{name}: {'the same, byte for byte' if equal else 'differs from the recorded one'}")
-    sys.exit(not all(same.values()))
+    for name, differences in found.items():
+        same = differences is None
+        print(f"{name}: {'the same, byte for byte' if same else 'differs from the recorded one'}")
+        print("".join(f"    {line}\n" for line in differences or ()), end="")
+    sys.exit(any(differences is not None for differences in found.values()))
 
 
 if __name__ == "__main__":

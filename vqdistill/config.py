@@ -7,6 +7,7 @@ Nothing imports torch.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any
 
 import yaml
@@ -22,10 +23,12 @@ from vqdistill.settings import (
     BaselineTraining,
     Classifier,
     ContinuousMixture,
+    Data,
     Distillation,
     EiNet,
     Experiment,
     GaussianMixture,
+    Inpainting,
     Prior,
     Settings,
     Teacher,
@@ -33,6 +36,7 @@ from vqdistill.settings import (
     VQVAEs,
     check_plain,
     grid_name,
+    kinds_at,
     parse_grid,
     parsed,
     plain,
@@ -47,8 +51,9 @@ def checked(config: dict[str, Any]) -> Experiment:
     """
     check_plain(config, "config")
     experiment = parsed(Experiment, _complete(config), "config")
-    for number, teacher in enumerate(experiment.teachers):
-        _check_teacher(experiment, teacher, f"config: teachers.{number}")
+    for teacher in experiment.teachers:
+        _check_teacher(experiment, teacher, _place(teacher, config["teachers"]))
+    _check_inpainting(experiment)
     for method in plain(experiment.baselines):  # those that are left out too
         with _told_at("config: "):
             settings_of(method)
@@ -57,18 +62,32 @@ def checked(config: dict[str, Any]) -> Experiment:
     return experiment
 
 
-def typed(value: Any) -> Any:
-    """A value of the command line with its numbers: Snakemake leaves those in lists as text."""
-    if isinstance(value, dict):
-        return {key: typed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [typed(item) for item in value]
-    if not isinstance(value, str):
-        return value
+def of_command_line(entry: str) -> dict[str, Any]:
+    """An entry of --config, 'key=value', as a configuration of this key.
+
+    The value is read once, as YAML, and by what the settings expect there: what stands for a text
+    is left as it is written, and is no number or date.
+    """
+    key, _, text = entry.partition("=")
     try:
-        return yaml.safe_load(value)
+        return {key: _read(yaml.compose(text, yaml.SafeLoader), (key,))}
     except yaml.YAMLError:
-        return value
+        return {key: text}
+
+
+def _read(node: yaml.Node | None, path: tuple[str, ...]) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return {k.value: _read(value, (*path, k.value)) for k, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_read(item, (*path, str(n))) for n, item in enumerate(node.value)]
+    if node is None or node.style in ("'", '"'):
+        return node and node.value
+    kinds = kinds_at(Experiment, path)
+    if any(kind is str or isinstance(kind, str) for kind in kinds):
+        is_null = node.tag.endswith(":null") and NoneType in kinds
+        return None if is_null else node.value
+    is_plain = node.tag.endswith((":int", ":float", ":bool", ":null"))
+    return yaml.safe_load(node.value) if is_plain else node.value
 
 
 @contextmanager
@@ -81,7 +100,8 @@ def _told_at(place: str) -> Iterator[None]:
 
 
 def _complete(config: dict[str, Any]) -> dict[str, Any]:
-    """Each model's `training` filled up from the experiment's, and the channels by the defaults."""
+    """Each model's `training` filled up from the experiment's, and what is left out, where it is
+    not the same for all experiments."""
     common = config.get("training", {})
     classifier = Classifier().training.model_dump(exclude_unset=True)
     completed = dict(config)
@@ -94,7 +114,22 @@ def _complete(config: dict[str, Any]) -> dict[str, Any]:
         channels = plain(VQVAEs())["channels"]
         channels = _merged(channels, completed["vqvae"].get("channels", {}))
         completed["vqvae"] = completed["vqvae"] | {"channels": channels}
-    return completed
+    return _fitted(completed)
+
+
+def _fitted(config: dict[str, Any]) -> dict[str, Any]:
+    """The defaults that are numbers of images, or N, within what this experiment has."""
+    data, sizes = config.get("data"), config.get("n_components")
+    dataset = DATASETS.get(data.get("dataset")) if isinstance(data, dict) else None
+    defaults, inpainting = Inpainting(), {}
+    if isinstance(sizes, list):
+        inpainting["n_components"] = [n for n in defaults.n_components if n in sizes]
+    if dataset:
+        part = min(Data.model_fields["training_part"].default, dataset.n_train)
+        config["data"] = {"training_part": part} | data
+        inpainting["scored_images"] = min(defaults.scored_images, dataset.n_held_out)
+    config["inpainting"] = _merged(inpainting, config.get("inpainting", {}))
+    return config
 
 
 def _with_training(section: Any, training: Any) -> Any:
@@ -106,6 +141,28 @@ def _with_training(section: Any, training: Any) -> Any:
 def _merged(common: Any, own: Any) -> Any:
     """`own` on top of `common`; what is no mapping is left for its type to be refused."""
     return common | own if isinstance(common, dict) and isinstance(own, dict) else own
+
+
+def _place(teacher: Teacher, given: list[Any]) -> str:
+    """The place of a teacher among those that were given, as errors name it."""
+    number = [parsed(Teacher, one, "config") for one in given].index(teacher)
+    return f"config: teachers.{number}"
+
+
+def _check_inpainting(experiment: Experiment) -> None:
+    """InputError unless inpainted are sizes of mixtures, and images, that there are."""
+    wanted, most = experiment.inpainting, images(experiment).n_held_out
+    unknown = {*wanted.n_components} - {*experiment.n_components}
+    if unknown:
+        raise InputError(
+            f"config: inpainting.n_components: found {min(unknown)}, expected some of n_components,"
+            f" {list(experiment.n_components)}; add it there or leave it out here"
+        )
+    if wanted.scored_images > most:
+        raise InputError(
+            f"config: inpainting.scored_images: found {wanted.scored_images}, expected at most"
+            f" {most}, the test images of {experiment.data.dataset}"
+        )
 
 
 def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None:
@@ -121,8 +178,19 @@ def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None
             f"{where}.grid: no channels for {grid}; add them under vqvae.channels, which has"
             f" {', '.join(channels)}"
         )
+    with _told_at(f"{where}."):
+        layers, _ = encoder_layers(images(experiment).shape, teacher.grid)
+    with _told_at(f"config: vqvae.channels.{grid}: "):
+        check_channels(channels[grid], len(layers), teacher.grid)
+    encodings = experiment.data.training_part * positions
     for size in teacher.codebook_sizes:
         latents, largest = size**positions, max(experiment.n_components)
+        if experiment.vqvae.initialisation == "kmeans" and size > encodings:
+            raise InputError(
+                f"{where}: vqvae.initialisation: kmeans of K = {size} codes on {grid}, but the"
+                f" training_part has only {encodings} encodings; raise data.training_part, lower"
+                " the codebook size or choose uniform"
+            )
         if teacher.methods != (EXACT_METHOD,) and largest > latents:
             raise InputError(
                 f"{where}: {largest} components of n_components, but K = {size} on {grid} has"
@@ -133,10 +201,6 @@ def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None
                 f"{where}: exm with K = {size} on {grid} has {size}^{positions} latents, of"
                 f" which at most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
             )
-    with _told_at(f"{where}."):
-        layers, _ = encoder_layers(images(experiment).shape, teacher.grid)
-    with _told_at(f"config: vqvae.channels.{grid}: "):
-        check_channels(channels[grid], len(layers), teacher.grid)
 
 
 def _check_baseline(experiment: Experiment, model: str) -> None:

@@ -7,8 +7,8 @@ have their noise fixed once, the same for every model.
 
 import gzip
 import hashlib
-import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqdistill.datasets import DATASETS
-from vqdistill.errors import InputError
+from vqdistill.datasets import DATA_VARIABLE, DATASETS, files_of, folder_of
+from vqdistill.errors import InputError, make_anew
 from vqdistill.files import read_arrays
 from vqdistill.randomness import derived_seed
 
-DATA_VARIABLE = "VQDISTILL_DATA"
 EVALUATED = ("test", "validation", "train")
 N_CLASSES = 10
 BELOW_ONE = 1 - 2**-24  # the largest float32 below 1
@@ -72,6 +71,8 @@ def prepare(dataset: str, root: str | None, noise_seed: int, training_part: int)
         "validation": tuple(part[-held_out:] for part in train),
         "test": test,
     }
+    for split, (images, labels) in splits.items():
+        _check_split(dataset, split, images, labels)
     arrays = {"dataset": np.array(dataset), "levels": np.array(levels)}
     arrays["train_images"] = splits["train"][0]
     for split, (images, labels) in splits.items():
@@ -84,6 +85,27 @@ def prepare(dataset: str, root: str | None, noise_seed: int, training_part: int)
     for name in sorted(arrays):
         content.update(np.ascontiguousarray(arrays[name]).tobytes())
     return arrays | {"checksum": np.array(content.hexdigest()[:16])}
+
+
+def _check_split(dataset: str, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """InputError unless the images of a split are what is known of the dataset, in ten classes."""
+    known, where = DATASETS[dataset], f"data.dataset: {dataset}: {split}"
+    shape = (known.n_train if split == "train" else known.n_held_out, *known.shape)
+    if images.shape != shape or len(labels) != len(images):
+        raise InputError(
+            f"{where} images of shape {images.shape} with {len(labels)} labels, expected"
+            f" {shape}; correct vqdistill/datasets.py"
+        )
+    if images.dtype != np.uint8 or images.max() >= known.levels:
+        raise InputError(
+            f"{where} images of type {images.dtype} up to {images.max()}, expected uint8 below"
+            f" {known.levels}, the number of levels; correct vqdistill/datasets.py"
+        )
+    if not np.array_equal(np.unique(labels), np.arange(N_CLASSES)):
+        raise InputError(
+            f"{where} labels: found classes {np.unique(labels).tolist()}, expected each of 0 to"
+            f" {N_CLASSES - 1}; models here know {N_CLASSES} classes"
+        )
 
 
 def dequantised(images: np.ndarray, noise: np.ndarray, levels: int) -> np.ndarray:
@@ -102,8 +124,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Images:
     for split in EVALUATED:
         if not ((arrays[f"{split}_x"] >= 0) & (arrays[f"{split}_x"] < 1)).all():  # NaN is refused
             raise InputError(
-                f"{path}: {split} images with values outside [0, 1) or without one; delete it and"
-                " run prepare_data again"
+                f"{path}: {split} images with values outside [0, 1) or without one;"
+                f" {make_anew(path)}"
             )
     evaluated = {split: tensor(f"{split}_x").flatten(1) for split in EVALUATED}
     labels = {split: tensor(f"{split}_labels")[: len(evaluated[split])] for split in EVALUATED}
@@ -185,8 +207,8 @@ def _published_images(dataset: str, root: str | None) -> tuple:
     from torchvision import datasets
 
     kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[dataset]
-    folder = Path(root or os.environ.get(DATA_VARIABLE) or "data")
-    raw = folder / kind.__name__ / "raw"
+    folder = folder_of(dataset, root)
+    raw = files_of(dataset, folder)
     names = [name.removesuffix(".gz") for name, _ in kind.resources]
     if not all((raw / name).exists() for name in names):
         _download(kind, folder, dataset)
@@ -208,11 +230,15 @@ def _published_images(dataset: str, root: str | None) -> tuple:
 def _download(kind: type, folder: Path, dataset: str) -> None:
     published = kind.__new__(kind)  # its constructor would read files before they are verified
     published.root = str(folder)
+    raw = files_of(dataset, folder)
+    made = [path for path in (raw, *raw.parents) if not path.exists()]
     try:
         published.download()
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raw = folder / kind.__name__ / "raw"
+        reason = " ".join(str(error).split()) or repr(error)
+        with suppress(OSError):  # what is not empty stays
+            for path in made:
+                path.rmdir()
         raise InputError(
             f"data.root: {dataset} can't be had under {folder} ({reason}); put the four files of"
             f" {kind.__name__} into {raw}, name another folder in data.root or ${DATA_VARIABLE},"

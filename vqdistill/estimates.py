@@ -33,6 +33,7 @@ from vqdistill.settings import Experiment, parsed
 
 START_SECONDS = 3.0  # of Python and the libraries, which records leave out
 COPIES = 6  # of weights in memory: they, gradient, two moments, the best epoch's, a checkpoint's
+LAST_JOBS = 4  # tabulate, draw_charts, draw_pictures, all: they take seconds
 KEYS = ["rule", "name", "device"]
 MEASURED = [*KEYS, "experiment", "family", "jobs", "work", "held", "seconds", "memory_mb"]
 
@@ -168,7 +169,7 @@ def estimates(experiment: Experiment, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_rule(jobs: pd.DataFrame) -> pd.DataFrame:
-    """The plan: one row a rule, and their sum."""
+    """The plan: one row a rule, and their sum, with the jobs of tables and figures."""
     rows = []
     groups = [(rule, jobs[jobs["rule"] == rule]) for rule in jobs["rule"].unique()]
     for rule, group in [*groups, ("total", jobs)]:
@@ -180,4 +181,29 @@ def by_rule(jobs: pd.DataFrame) -> pd.DataFrame:
         row["memory_gb"] = group["memory_mb"].max() / 1000
         row["disk_gb"] = (group["disk_mb"] * group["jobs"]).sum() / 1000
         rows.append(row)
-    return pd.DataFrame(rows)
+    last = dict.fromkeys(rows[-1], np.nan) | {"rule": "tables, figures", "jobs": LAST_JOBS}
+    rows[-1]["jobs"] += LAST_JOBS
+    return pd.DataFrame([*rows[:-1], last, rows[-1]])
+
+
+def wall_hours(jobs: pd.DataFrame, cores: int) -> float:
+    """Hours from images to evaluations on so many cores, if all of them are always at work; at
+    least those of the longest chain of jobs that wait for each other. NaN if unknown.
+    """
+    chains = jobs["name"].str.replace(r"^\w+-(?=\d+x)", "", regex=True)  # by teacher or model
+    first = jobs.loc[jobs["rule"] == "prepare_data", "cpu_hours"].sum()
+    longest = first + jobs.groupby(chains)["cpu_hours"].sum().max()
+    total = (jobs["cpu_hours"] * jobs["jobs"]).sum(skipna=False)
+    return np.nan if np.isnan(total) else max(total / cores, longest)
+
+
+def duration(hours: float) -> str:
+    """Hours as people say them; '-' where they are unknown."""
+    if np.isnan(hours):
+        return "-"
+    minutes = round(hours * 60)
+    if hours * 60 < 1:
+        return f"{hours * 3600:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{hours:.0f} h"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqdistill.errors import InputError
+from vqdistill.errors import InputError, make_anew
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,9 +104,7 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: not readable as {kind} ({reason}); delete it and run its step again"
-        ) from None
+        raise InputError(f"{path}: not readable as {kind} ({reason}); {make_anew(path)}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -124,7 +122,9 @@ def read_json(path: str | Path) -> Any:
 def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
     """Write a table without its index; floats with 10 significant digits."""
     with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+        frame.to_csv(
+            temporary, index=False, float_format="%.10g", lineterminator="\n", encoding="utf-8"
+        )
 
 
 def write_rows(
@@ -157,7 +157,9 @@ def read_csv(path: str | Path) -> "pd.DataFrame":
     import pandas as pd
 
     with readable(path, "CSV"):
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXT_COLUMNS)
+        return pd.read_csv(
+            path, keep_default_na=False, na_values=[""], dtype=TEXT_COLUMNS, encoding="utf-8"
+        )
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

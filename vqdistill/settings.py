@@ -10,8 +10,10 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,6 +31,7 @@ from vqdistill.errors import InputError
 
 GRID = r"^[1-9][0-9]*x[1-9][0-9]*$"
 LARGEST_SEED = 2**63 - 1
+LARGEST_COUNT = 2**31 - 1  # of what is counted in 32 bits
 
 
 def parse_grid(value: Any) -> Any:
@@ -46,10 +49,11 @@ def grid_name(grid: tuple[int, int]) -> str:
     return f"{grid[0]}x{grid[1]}"
 
 
-def _distinct(values: tuple) -> tuple:
+def _as_set(values: tuple) -> tuple:
+    """Values whose order is no matter, in the one order that they are kept in."""
     if len(set(values)) < len(values):
         raise ValueError(f"found {list(values)}, expected each value once")
-    return values
+    return tuple(sorted(values))
 
 
 def _free_name(name: str) -> str:
@@ -64,14 +68,18 @@ Grid = Annotated[
     PlainSerializer(grid_name),
     WithJsonSchema({"type": "string", "pattern": GRID}),
 ]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Width = Annotated[int, Field(ge=1, le=2**14)]  # of a layer
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-CodebookSize = Annotated[int, Field(ge=2)]
-Channels = Annotated[tuple[Count, ...], Field(min_length=1)]
-LearningRate = Annotated[float, Field(gt=0, description="Of Adam.")]
-WeightDecay = Annotated[float, Field(ge=0, description="Of Adam: L2, as part of the gradient.")]
-Distinct = [Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)]
-Counts = Annotated[tuple[Count, ...], *Distinct]
+CodebookSize = Annotated[int, Field(ge=2, le=2**20)]
+Components = Annotated[int, Field(ge=1, le=2**27)]
+Channels = Annotated[tuple[Width, ...], Field(min_length=1)]
+LearningRate = Annotated[float, Field(gt=0, le=1, description="Of Adam.")]
+WeightDecay = Annotated[
+    float, Field(ge=0, le=1, description="Of Adam: L2, as part of the gradient.")
+]
+Unordered = [Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_as_set)]
+Several = [Field(min_length=1), *Unordered]
 
 
 class Settings(BaseModel):
@@ -106,7 +114,7 @@ OwnTraining = Annotated[
 class VQVAEOfAnyGrid(Settings):
     """VQ-VAEs: what those on all grids share."""
 
-    commitment: float = Field(10.0, ge=0)
+    commitment: float = Field(10.0, ge=0, le=1e6)
     """Weight β of the commitment loss."""
     initialisation: Literal["uniform", "kmeans"] = "uniform"
     """Of the codebook: U(-1/K, 1/K), or k-means of encoded training images."""
@@ -133,9 +141,9 @@ class VQVAE(VQVAEOfAnyGrid):
 class PriorOfAnyGrid(Settings):
     """Gated PixelCNNs over the codes of VQ-VAEs: what those on all grids share."""
 
-    layers: Count = 10
+    layers: int = Field(10, ge=1, le=2**10)
     """Gated layers."""
-    head: Count = 512
+    head: Width = 512
     """Hidden channels of the head."""
     learning_rate: LearningRate = 0.0003
     weight_decay: WeightDecay = 0.00001
@@ -149,14 +157,14 @@ class Prior(PriorOfAnyGrid):
     """That of the VQ-VAE."""
     codebook_size: CodebookSize = 4096
     """That of the VQ-VAE."""
-    width: Count = 256
+    width: Width = 256
     """Channels of the stacks."""
 
 
 class Classifier(Settings):
     """The judge of completed images."""
 
-    width: Count = 16
+    width: Width = 16
     """Channels of the first convolution."""
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.0
@@ -170,9 +178,9 @@ class ContinuousMixture(Settings):
     """Of z; no more than Sobol points have."""
     channels: Channels = (128, 64, 32, 2)
     """Of the decoder's transposed convolutions; the last is 2, a mean and a deviation."""
-    points: Count = 16384
+    points: Components = 16384
     """Integration points of a training step; a multiple of `chunk` where they are more."""
-    chunk: Count = 1024
+    chunk: Components = 1024
     """Points that batch norm sees, and memory holds, at a time."""
     objective: Literal["mixture", "best"] = "mixture"
     """Train on all points, or on the best point of each image."""
@@ -203,14 +211,14 @@ class EiNetOfAnySize(Settings):
 class EiNet(EiNetOfAnySize):
     """An EiNet."""
 
-    size: Count = 30
+    size: Width = 30
     """K, sum units a region and input distributions a leaf region."""
 
 
 class GaussianMixture(Settings):
     """A plain mixture of Gaussians."""
 
-    size: Count = 64
+    size: Components = 64
     """N, its components."""
 
 
@@ -227,15 +235,21 @@ class Data(Settings):
     noise_seed: Seed = 0
     """Of the dequantisation noise of all evaluated images, the same for all models."""
     training_part: Count = 10000
-    """Training images, the first ones, that are evaluated as those for test are."""
+    """Training images, the first ones, that are evaluated as those for test are; by default no
+    more than there are."""
 
     @model_validator(mode="after")
-    def _no_more_than_there_are(self) -> "Data":
+    def _fits_the_dataset(self) -> "Data":
         most = DATASETS[self.dataset].n_train
         if self.training_part > most:
             raise ValueError(
                 f"training_part: found {self.training_part}, expected at most {most}, the training"
                 f" images of {self.dataset}"
+            )
+        if self.root is not None and not DATASETS[self.dataset].folder:
+            raise ValueError(
+                f"root: found {self.root!r}, expected none: {self.dataset} come with scikit-learn;"
+                " leave it out"
             )
         return self
 
@@ -253,7 +267,7 @@ class VQVAEs(VQVAEOfAnyGrid):
 class Priors(PriorOfAnyGrid):
     """All priors of an experiment."""
 
-    width: Annotated[int, Field(ge=0)] | None = None
+    width: Annotated[int, Field(ge=0, le=2**14)] | None = None
     """Channels of the stacks; null or 0 is the width of the latents."""
 
 
@@ -262,18 +276,19 @@ class Teacher(Settings):
 
     grid: Grid
     """Height x width of the grid of codes."""
-    codebook_sizes: Annotated[tuple[CodebookSize, ...], *Distinct]
+    codebook_sizes: Annotated[tuple[CodebookSize, ...], *Several]
     """K of each."""
-    methods: Annotated[tuple[str, ...], *Distinct]
+    methods: Annotated[tuple[str, ...], *Several]
     """exm (all latents), or files of vqdistill/distillation: dmrs, dmbs, random, frequent, …"""
 
 
 def _once(teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
+    """Teachers in the one order that they are kept in."""
     names = [f"{grid_name(t.grid)} with K = {size}" for t in teachers for size in t.codebook_sizes]
     twice = [name for n, name in enumerate(names) if name in names[:n]]
     if twice:
         raise ValueError(f"found {twice[0]} twice, expected it once; merge the methods")
-    return teachers
+    return tuple(sorted(teachers, key=lambda t: (t.grid, t.codebook_sizes)))
 
 
 class ContinuousMixtures(Settings):
@@ -287,7 +302,7 @@ class ContinuousMixtures(Settings):
 class EiNets(Settings):
     """EiNets (Peharz et al. 2020)."""
 
-    sizes: Counts
+    sizes: Annotated[tuple[Width, ...], *Several]
     """K of each."""
     settings: EiNetOfAnySize = EiNetOfAnySize()
     """Of the models."""
@@ -297,7 +312,7 @@ class EiNets(Settings):
 class GaussianMixtures(Settings):
     """Plain mixtures of Gaussians, fitted by EM; not of the paper."""
 
-    sizes: Counts
+    sizes: Annotated[tuple[Components, ...], *Several]
     """N of each."""
     settings: Settings = Settings()
     """There are none."""
@@ -307,7 +322,7 @@ class GaussianMixtures(Settings):
 class OtherBaseline(Settings):
     """A file of vqdistill/baselines that was added."""
 
-    sizes: Counts | None = None
+    sizes: Annotated[tuple[Count, ...], *Several] | None = None
     """One model each, for files whose `Settings` have a `size`."""
     settings: dict[str, Any] = {}
     """Those of the file's `Settings`."""
@@ -331,10 +346,12 @@ class Baselines(Settings):
 class Inpainting(Settings):
     """Completions of test images."""
 
-    n_components: Annotated[tuple[Count, ...], AfterValidator(_distinct)] = (64, 1024)
-    """N at which mixtures are inpainted, beside their largest."""
+    n_components: Annotated[tuple[Components, ...], *Unordered] = (64, 1024)
+    """N at which mixtures are inpainted, beside their largest; by default those of them that are
+    N of the experiment."""
     scored_images: Count = 1000
-    """Test images, the first ones, whose completions are scored."""
+    """Test images, the first ones, whose completions are scored; by default no more than there
+    are."""
 
 
 class Experiment(Settings):
@@ -346,7 +363,7 @@ class Experiment(Settings):
         AfterValidator(_free_name),
     ]
     """Its name, and that of its folder in results/."""
-    seeds: Annotated[tuple[Seed, ...], *Distinct]
+    seeds: Annotated[tuple[Seed, ...], *Several]
     """Each fixes one independent training of everything."""
     data: Data
     """The images."""
@@ -358,7 +375,7 @@ class Experiment(Settings):
     """The teachers' priors: gated PixelCNNs."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1), AfterValidator(_once)]
     """Which VQ-VAEs are trained, and what is distilled from each."""
-    n_components: Counts
+    n_components: Annotated[tuple[Components, ...], *Several]
     """N, of distilled models and of compiled continuous mixtures."""
     baselines: Baselines
     """Tractable models that are learned from the images; null leaves one out."""
@@ -377,7 +394,7 @@ class Distillation(Settings):
     grid: Grid
     codebook_size: CodebookSize
     methods: tuple[str, ...]
-    n_components: Counts
+    n_components: Annotated[tuple[Components, ...], *Several]
 
 
 class TeacherEvaluation(Settings):
@@ -385,7 +402,7 @@ class TeacherEvaluation(Settings):
 
     grid: Grid
     codebook_size: CodebookSize
-    n_components: Counts
+    n_components: Annotated[tuple[Components, ...], *Several]
     inpainting: Inpainting
 
 
@@ -402,7 +419,7 @@ class BaselineEvaluation(Settings):
 
     method: str
     size: Annotated[int, Field(ge=0)]
-    n_components: Counts
+    n_components: Annotated[tuple[Components, ...], *Several]
     inpainting: Inpainting
 
 
@@ -447,6 +464,8 @@ def check_plain(value: Any, where: str, key: str = "") -> None:
         if isinstance(value, dict) and not isinstance(name, str):
             raise InputError(f"{place}: the key {name!r} is no text; write it in quotes")
         check_plain(item, where, f"{key}.{name}" if key else str(name))
+    if not isinstance(value, dict | list | str | int | float | NoneType):
+        raise InputError(f"{place}: found {value}, a {type(value).__name__}; write it in quotes")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{place}: found {value}, expected a finite number")
     if isinstance(value, str) and not value.isprintable():
@@ -469,7 +488,18 @@ def _one_line(error: dict[str, Any], kind: type[Settings], where: str, key: str)
     expected = re.sub(r"^\w+ should (be |have )?", "", error["msg"])
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         expected += f"; {suggestion(error['input'], error['ctx']['expected'].split(chr(39))[1::2])}"
+    if error["type"] in ("int_type", "float_type") and (number := _number(error["input"])):
+        expected += f"; write {number}, without quotes"
     return f"{place}found {_short(error['input'])}, expected {expected}"
+
+
+def _number(value: Any) -> str:
+    """A text that is a number, such as '1e-3', as YAML writes it; '' of what is none."""
+    try:
+        number = yaml.safe_dump(float(value) if re.search("[.e]", value) else int(value))
+    except (TypeError, ValueError):
+        return ""
+    return number.split()[0]
 
 
 def _short(value: Any) -> str:
@@ -479,11 +509,20 @@ def _short(value: Any) -> str:
 
 def _fields(kind: Any, path: Sequence[str | int]) -> list[str]:
     """The names of the settings that lie at a path."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        if not path:
-            return list(kind.model_fields)
+    found = [k for k in kinds_at(kind, path) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return [name for one in found for name in one.model_fields]
+
+
+def kinds_at(kind: Any, path: Sequence[str | int]) -> list[Any]:
+    """The types that a value at a path below settings may have: str, tuple[…], None, 'uniform'."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and path:
         field = kind.model_fields.get(path[0])
-        return _fields(field.annotation if field else OtherBaseline | None, path[1:])
-    if get_origin(kind) in (tuple, dict):
-        path = path[1:]
-    return next((names for part in get_args(kind) if (names := _fields(part, path))), [])
+        extra = OtherBaseline | None if kind.model_config["extra"] == "allow" else Never
+        return kinds_at(field.annotation if field else extra, path[1:])
+    if get_origin(kind) in (tuple, dict) and path:
+        return kinds_at(get_args(kind)[get_origin(kind) is dict], path[1:])
+    if get_origin(kind) is Annotated:
+        return kinds_at(get_args(kind)[0], path)
+    if get_origin(kind) in (Union, UnionType, Literal):
+        return [found for part in get_args(kind) for found in kinds_at(part, path)]
+    return [] if path else [kind]

@@ -1,6 +1,7 @@
-"""Command lines of steps, as the workflow and `reproduce` say them."""
+"""Command lines of steps, as the workflow and `reproduce` say them, and their environment."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,21 @@ from vqdistill.files import replacing
 
 FEW = 10  # files are named on the command line; more of them in a file
 LISTS = Path(".snakemake/lists")
+
+# Steps make and drop tensors of megabytes all the time. glibc keeps their memory, in huge pages,
+# and doesn't ask the system for it anew each time.
+ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad=67108864"
+TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
+
+
+def environment() -> dict[str, str]:
+    """The variables that steps run with; a user's own GLIBC_TUNABLES are kept.
+
+    numpy's threads would only wait, which takes a core's time: steps calculate with PyTorch's. Text
+    is UTF-8, whatever the locale.
+    """
+    variables = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+    return {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)} | variables
 
 
 def options(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqdistill import baselines
-from vqdistill.errors import InputError
+from vqdistill.errors import InputError, make_anew
 from vqdistill.files import Named, read_csv, read_json, readable
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[1]
 NO_CODE = "settings.py"  # what a job depends on of it is written out in the job's settings
 LIBRARIES = ("numpy", "pandas", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
+
+# Variables by which libraries may calculate otherwise: instruction sets, precision, algorithms.
+VARIABLES = ("ATEN_", "BLIS_", "CUBLAS", "CUDNN_", "DNNL_", "GLIBC_TUNABLES", "GOMP_", "KMP_")
+VARIABLES += ("MIOPEN_", "MKL_", "NPY_", "NVIDIA_TF32", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_")
+VARIABLES += ("TORCH_", "VECLIB_")
 
 
 def step_version(step: str, settings: Mapping[str, Any]) -> str:
@@ -107,7 +112,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     record = read_json(path)
     content = {k: v for k, v in record.items() if k != "checksum"} if type(record) is dict else {}
     if record != sealed(content):
-        raise InputError(f"{path}: damaged or changed; delete it and run its step again")
+        raise InputError(f"{path}: damaged or changed; {make_anew(path)}")
     return Named(content, path)
 
 
@@ -117,8 +122,8 @@ def check_files(paths: Iterable[Path], records: Iterable[dict[str, Any]]) -> Non
     for path in paths:
         if not path.exists() or file_digest(path) not in known:
             raise InputError(
-                f"{path}: damaged, changed or not there: no record knows its content; delete it"
-                " and run its step again"
+                f"{path}: damaged, changed or not there: no record knows its content;"
+                f" {make_anew(path)}"
             )
 
 
@@ -145,11 +150,12 @@ class Stopwatch:
 
 
 def environment(device: str) -> dict[str, object]:
-    """Libraries, Python, processor and device of this process."""
+    """Libraries, Python, processor, device and variables of this process."""
     return {
         "libraries": {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
         "hardware": f"{_processor()}, {os.cpu_count()} cores",
         "device": device,
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
     }
 
 

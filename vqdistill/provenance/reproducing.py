@@ -2,7 +2,8 @@
 
 The record names the step, its settings, seed and command line, and the digests of all files that
 it read and wrote. What it read is taken from its place if it is still the same file; else it is
-made again first, from the record beside it, back to the images if need be.
+made again first, from the record beside it, back to the images if need be. Another machine, or
+other code, may make another file: what is compared in the end tells how far the results differ.
 """
 
 import json
@@ -15,36 +16,64 @@ from pathlib import Path
 from typing import Any
 
 from vqdistill.errors import InputError
-from vqdistill.provenance.command_lines import options
+from vqdistill.files import read_csv
+from vqdistill.provenance import command_lines
 from vqdistill.provenance.records import environment, file_digest, read_record, step_version
 
 log = logging.getLogger(__name__)
+RECORD = "record.json"
 TIMED = "history.csv"  # tells of seconds, which no two runs share
 
 
-def reproduce(record: Path, folder: Path) -> dict[str, bool]:
-    """Make a record's files again in `folder`; whether each is the same, byte for byte.
+def reproduce(record: Path, folder: Path) -> dict[str, list[str] | None]:
+    """Make a record's files again in `folder`; of each None where it is the same, byte for byte,
+    else the differences that can be told.
 
     Raises InputError where the record or what its step reads can't be had.
     """
+    if record.is_dir():
+        record = record / RECORD
+    if record.name != RECORD:
+        raise InputError(f"{record}: expected a {RECORD}, which stands beside each result")
     result = Result(record)
     root = Path(os.path.commonpath([path.parent for path in result.digests]))
     for change in result.changes():
         log.warning("%s", change)
     run = Reproduction(root, folder.resolve())
     run.make(result)
-    return {
-        str(path.relative_to(root)): file_digest(run.place(path)) == digest
-        for path, digest in result.digests.items()
-        if result.wrote(path) and path.name != TIMED
-    }
+    found: dict[str, list[str] | None] = {}
+    for path, digest in result.digests.items():
+        if result.wrote(path) and path.name != TIMED:
+            same = file_digest(run.place(path)) == digest
+            name = str(path.relative_to(root))
+            found[name] = None if same else differences(path, run.place(path))
+    return found
+
+
+def differences(recorded: Path, again: Path) -> list[str]:
+    """What differs in a table that was made again, in a line for each column: its values where they
+    are furthest apart. Nothing for other files, or where the recorded one is not there."""
+    if recorded.suffix != ".csv" or not recorded.exists():
+        return []
+    then, now = read_csv(recorded), read_csv(again)
+    if list(then.columns) != list(now.columns) or len(then) != len(now):
+        return [f"{len(then)} rows were recorded, and {len(now)} are now, or other columns"]
+    lines = []
+    for column in then.columns[(then != now).any()]:
+        apart, change = then[column] != now[column], ""
+        if then[column].dtype.kind == now[column].dtype.kind == "f":
+            apart = (now[column] - then[column]).abs()
+            change = f", difference {(now[column] - then[column])[apart.idxmax()]:.3g}"
+        row = apart.idxmax()
+        lines.append(f"{column}: recorded {then[column][row]}, now {now[column][row]}{change}")
+    return lines
 
 
 class Result:
     """A record, with the paths in it as they are now: it may have been copied with its files."""
 
     def __init__(self, record: Path) -> None:
-        self.record = record.resolve()
+        self.record = record.absolute()  # links stay: beside them are the other results
         self.facts = read_record(self.record)
         self.reads, self.writes = self._now(self.facts["reads"]), self._now(self.facts["writes"])
         self.digests = {self._place(path): digest for path, digest in self.facts["files"].items()}
@@ -68,9 +97,11 @@ class Result:
     def changes(self) -> Iterator[str]:
         """What is not as it was when the record was written, in a line each."""
         now: dict[str, Any] = environment(self.facts["device"])
-        now |= {"code_version": self.current_version(), **now["libraries"]}
+        now |= {"code_version": self.current_version(), **now["libraries"], **now["variables"]}
+        now |= command_lines.environment()
         then = {name: self.facts[name] for name in ("code_version", "hardware")}
-        for name, value in (then | self.facts["libraries"]).items():
+        then |= self.facts["libraries"] | self.facts.get("variables", {})
+        for name, value in then.items():
             if now.get(name) != value:
                 yield f"{name}: {now.get(name)}, and {value} when the record was written"
 
@@ -94,7 +125,7 @@ class Reproduction:
         }
         paths |= {name: [*map(self.place, paths)] for name, paths in result.writes.items()}
         command = [sys.executable, "-m", f"vqdistill.steps.{facts['step']}"]
-        command += options(
+        command += command_lines.options(
             paths,
             self.folder / "lists",
             settings=json.dumps(facts["settings"], sort_keys=True),
@@ -102,7 +133,8 @@ class Reproduction:
             **{name: facts[name] for name in ("experiment", "seed", "threads")},
         )
         log.info("%s, seed %s: %s", facts["step"], facts["seed"], result.record)
-        if subprocess.run(command, check=False).returncode:
+        variables = os.environ | command_lines.environment()
+        if subprocess.run(command, env=variables, check=False).returncode:
             raise InputError(f"{result.record}: its step {facts['step']} failed, see above")
 
     def found(self, path: Path, reader: Result) -> Path:
@@ -110,12 +142,12 @@ class Reproduction:
         digest = reader.digests[path]
         if path.exists() and file_digest(path) == digest:
             return path
-        maker = Result(path.with_name("record.json"))
+        maker = Result(path.with_name(RECORD))
         if not maker.wrote(path):
             raise InputError(f"{path}: missing or changed, and {maker.record} did not make it")
         if maker.record not in self.made:
             self.make(maker)
             self.made.add(maker.record)
         if file_digest(self.place(path)) != digest:
-            raise InputError(f"{path}: made again, but another file than {reader.record} names")
+            log.warning("%s: made again, but another file than %s names", path, reader.record)
         return self.place(path)

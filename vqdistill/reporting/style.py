@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import matplotlib as mpl
+
 COLUMN_WIDTH = 3.4  # inches, one column of a page
 PAGE_WIDTH = 7.0  # inches, the whole width of a page
 
@@ -16,8 +18,10 @@ UNOBSERVED = (0.78, 0.06, 0.10)  # red ink
 UNOBSERVED_PAPER = (1.0, 0.91, 0.90)  # pale enough for ink, visible in grey
 RED = "#C8102E"
 GREY = "#666666"
+BACKEND = {"backend", "backend_fallback", "interactive", "toolbar"}
 
-RC = {
+# All of matplotlib's settings, so that no figure depends on a user's matplotlibrc.
+RC = {name: value for name, value in mpl.rcParamsDefault.items() if name not in BACKEND} | {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "font.size": 8,
     "axes.titlesize": 8,

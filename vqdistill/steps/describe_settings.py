@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vqdistill.files import replacing
-from vqdistill.settings import Experiment, Settings
+from vqdistill.settings import LARGEST_COUNT, Experiment, Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE, SCHEMA = "docs/settings.md", "workflow/schemas/config.schema.json"
@@ -18,8 +18,9 @@ INTRODUCTION = f"""# Settings
 `config.yaml` holds what makes up the paper's experiment, and a preset changes some of it. Every
 other key has the paper's value as its default, and may stand in a preset too. An unknown key, a
 value of another type and one that is out of bounds are refused before anything is trained. The
-`training` of a model holds only what differs from the experiment's `training`. A file that was
-added to `vqdistill/baselines` is named under `baselines` too, with `sizes`, `settings`, `training`.
+`training` of a model holds only what differs from the experiment's `training`. No integer is above
+{LARGEST_COUNT}, where no other bound is named. A file that was added to `vqdistill/baselines` is
+named under `baselines` too, with `sizes`, `settings`, `training`.
 
 `python -m vqdistill.steps.describe_settings` makes this page, and the schema for editors in
 `{SCHEMA}`, from `vqdistill/settings.py`.
@@ -55,7 +56,7 @@ def _rows(kind: type[Settings], above: str) -> Iterator[tuple[str, str, str, str
     """Key, value, default and meaning of all settings of a kind, and of those within them."""
     schema = kind.model_json_schema()
     for name, field in kind.model_fields.items():
-        key, meaning = f"{above}{name}", field.description or ""
+        key, meaning = f"{above}{name}", " ".join((field.description or "").split())
         inner = _inner(field.annotation)
         if inner and not (above and name == "training"):
             yield from _rows(inner, f"{key}[]." if name == "teachers" else f"{key}.")
@@ -90,6 +91,7 @@ def _value(schema: dict[str, Any]) -> str:
     if "patternProperties" in schema:
         return f"by grid: {_value(next(iter(schema['patternProperties'].values())))}"
     bounds = [f"{sign} {schema[key]}" for key, sign in BOUNDS.items() if key in schema]
+    bounds = [bound for bound in bounds if bound != f"≤ {LARGEST_COUNT}"]
     return " ".join([NAMES.get(schema.get("type", ""), "mapping"), *bounds])
 
 

@@ -2,12 +2,17 @@
 
 import pandas as pd
 
-from vqdistill.estimates import by_rule, estimates
+from vqdistill.estimates import by_rule, duration, estimates, wall_hours
 from vqdistill.files import read_csv, write_csv
 from vqdistill.settings import Experiment
 from vqdistill.steps.job import Job, run
 
-FORMATS = {"jobs": "%d", "memory_gb": "%.1f"}
+TIMES = {
+    "cpu_hours": "one core",
+    "longest_cpu_hours": "longest job",
+    "gpu_hours": "one GPU",
+    "longest_gpu_hours": "longest job",
+}
 
 
 def plan(job: Job) -> None:
@@ -16,14 +21,17 @@ def plan(job: Job) -> None:
     jobs = estimates(job.settings, measured)
     write_csv(job["plan"], jobs)
     shown = by_rule(jobs)
-    for column in shown.columns[1:]:
-        form = FORMATS.get(column, "%.2f")
-        shown[column] = ["-" if pd.isna(x) else form % x for x in shown[column]]
+    for column in TIMES:
+        shown[column] = shown[column].map(duration)
+    for column, form in {"jobs": "{:.0f}", "memory_gb": "{:.1f}", "disk_gb": "{:.2f}"}.items():
+        shown[column] = ["-" if pd.isna(x) else form.format(x) for x in shown[column]]
+    cores = "one core" if job.threads == 1 else f"{job.threads} cores"
     print(f"{job.settings.experiment}: at most, if no training stops before its last epoch\n")
-    print(shown.to_string(index=False))
-    print("\nHours of one core, or of one GPU where jobs of that kind were measured on one; a GPU")
-    print("job holds a core too. memory_gb: the largest job. disk_gb: what is kept.")
-    print(f"Each job and the measurement that its estimate rests on: {job['plan']}")
+    print(shown.rename(columns=TIMES).to_string(index=False))
+    print(f"\nOn {cores} together: {duration(wall_hours(jobs, job.threads))}. Times of one GPU")
+    print("are of jobs that were measured on one; each holds a core too. memory_gb: the largest")
+    print("job. disk_gb: what is kept. Each job and the measurement that its estimate rests on:")
+    print(job["plan"])
 
 
 if __name__ == "__main__":

@@ -9,42 +9,41 @@ from pathlib import Path
 from snakemake.utils import update_config
 
 from vqdistill import config as experiments
+from vqdistill.datasets import DATASETS, folder_of
 from vqdistill.errors import InputError
 from vqdistill.provenance import command_lines
 from vqdistill.provenance.records import step_version
 from vqdistill.reporting import names
-from vqdistill.settings import plain
+from vqdistill.settings import plain, suggestion
 
-# Numbers in lists of --config, which Snakemake leaves as text.
-update_config(config, experiments.typed(workflow.config_settings.config))
+# Snakemake has guessed the types of what --config holds.
+for entry in workflow.config_settings.config_args or []:
+    update_config(config, experiments.of_command_line(entry))
 
 try:
     EXPERIMENT = experiments.checked(config)
+    if DATASETS[EXPERIMENT.data.dataset].folder:
+        folder_of(EXPERIMENT.data.dataset, EXPERIMENT.data.root)
 except InputError as error:
     sys.exit(str(error))
 
 RESULTS = f"results/{EXPERIMENT.experiment}"
-REFERENCE = f"results/reference/{EXPERIMENT.experiment}"
+REFERENCES = f"{workflow.basedir}/results/reference"
+REFERENCE = f"{REFERENCES}/{EXPERIMENT.experiment}"
 IMAGES = f"{RESULTS}/data/images.npz"
 CLASSIFIER = f"{RESULTS}/models/classifier/seed-0"
 TEACHERS = experiments.teachers(EXPERIMENT)
 BASELINES = experiments.baselines(EXPERIMENT)
 TABLES = [f"{RESULTS}/tables/{name}.csv" for name in names.TABLES]
 FIGURES = [f"{RESULTS}/figures/{name}.png" for name in names.FIGURES]
-MEASURED = sorted(map(str, Path(workflow.basedir).glob("workflow/measured/*.csv")))
+MEASURED = sorted(map(str, Path("results").glob("*/measured.csv")))
+MEASURED += sorted(map(str, Path(workflow.basedir).glob("workflow/measured/*.csv")))
 CAPTIONED = ["claims", "thresholds", "density_summary", "inpainting_summary"]
 CAPTIONED += ["model_sizes", "timings", "data_dictionary"]
 
 
-# Steps make and drop tensors of megabytes all the time. glibc keeps their memory, in huge pages,
-# and doesn't ask the system for it anew each time, unless GLIBC_TUNABLES is already set.
-ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad=67108864"
-TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
-
-# numpy's threads would only wait, which takes a core's time: steps calculate with PyTorch's.
-VARIABLES = f"GLIBC_TUNABLES=${{{{GLIBC_TUNABLES:-{TUNABLES}}}}} OPENBLAS_NUM_THREADS=1"
-
 # Signals reach the step itself and not a shell around it, which would end first and take it along.
+VARIABLES = " ".join(f"{k}={shlex.quote(v)}" for k, v in command_lines.environment().items())
 shell.prefix(f"set -euo pipefail; export {VARIABLES}; exec ")
 
 
@@ -142,3 +141,23 @@ def records():
         *all_runs("metrics/{name}/seed-{seed}/record.json", [*TEACHERS, *BASELINES]),
         f"{CLASSIFIER}/record.json",
     ]
+
+
+def reference_summary(wildcards):
+    """The table of the committed reference; where there is none, the workflow ends with a line."""
+    path = Path(REFERENCE) / "tables/density_summary.csv"
+    if not path.exists():
+        there = [file.parents[1].name for file in Path(REFERENCES).glob("*/tables/*_summary.csv")]
+        sys.exit(
+            f"compare: no reference of {EXPERIMENT.experiment!r}, only of"
+            f" {', '.join(sorted({*there}))}; compare an experiment of such a name"
+        )
+    return str(path)
+
+
+def check_targets():
+    """End the workflow with a suggestion where a target is neither a rule nor a file."""
+    known = [rule.name for rule in workflow.rules]
+    for target in workflow.dag_settings.targets if workflow.dag_settings else ():
+        if target not in known and not {"/", "."} & {*target}:
+            sys.exit(f"{target}: no such target; {suggestion(target, known)}, or name a file")

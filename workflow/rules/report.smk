@@ -110,14 +110,16 @@ rule plan:
     localrule: True
     conda:
         "../../environment.yml"
+    threads: 2**10  # all that there are
     params:
         **options("plan", EXPERIMENT, plan=f"{RESULTS}/plan/plan.csv"),
     shell:
-        "python -m vqdistill.steps.plan {params.files} {params.values} 2>&1 | tee {log}"
+        "python -m vqdistill.steps.plan {params.files} {params.values}"
+        " --threads {threads} 2>&1 | tee {log}"
 
 
 rule measure:
-    """Note what a finished experiment cost, for the plans of others."""
+    """Note what a finished experiment cost, for plans."""
     input:
         TABLES,
     log:
@@ -126,12 +128,7 @@ rule measure:
     conda:
         "../../environment.yml"
     params:
-        **options(
-            "measure",
-            EXPERIMENT,
-            results=RESULTS,
-            measured=f"workflow/measured/{EXPERIMENT.experiment}.csv",
-        ),
+        **options("measure", EXPERIMENT, results=RESULTS, measured=f"{RESULTS}/measured.csv"),
     shell:
         "python -m vqdistill.steps.measure {params.files} {params.values} 2>&1 | tee {log}"
 
@@ -157,17 +154,14 @@ rule compare:
     """Compare a finished experiment with its committed reference, method by method."""
     input:
         summary=f"{RESULTS}/tables/density_summary.csv",
+        reference=reference_summary,
     log:
         f"{RESULTS}/logs/compare.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        **options(
-            "compare_reference",
-            reference=f"{REFERENCE}/tables/density_summary.csv",
-            comparison=f"{RESULTS}/comparison/comparison.csv",
-        ),
+        **options("compare_reference", comparison=f"{RESULTS}/comparison/comparison.csv"),
     shell:
         "python -m vqdistill.steps.compare_reference {params.files} {params.values}"
         " 2>&1 | tee {log}"
