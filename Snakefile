@@ -17,6 +17,3 @@ rule all:
     input:
         TABLES,
         FIGURES,
-
-
-check_targets()

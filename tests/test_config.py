@@ -1,9 +1,12 @@
 """Configurations: what is filled in, what is refused, and what each job gets."""
 
 import copy
+import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from helpers import ROOT, configuration, refusal
 
 from vqdistill import baselines, config, data
 from vqdistill.datasets import DATASETS, Dataset
-from vqdistill.settings import Training, plain
+from vqdistill.settings import Experiment, Training, plain
 from vqdistill.steps import describe_settings
 
 
@@ -103,6 +106,26 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "no scored images": (("inpainting",), {"scored_images": 0}, "inpainting.scored_images"),
     "repeated numbers of components": (("n_components",), [4, 4], "n_components"),
     "a repeated codebook size": (("teachers", 0, "codebook_sizes"), [3, 3], "codebook_sizes"),
+    "an inpainted size that is no N": (
+        ("inpainting",), {"n_components": [1, 3]},
+        "inpainting.n_components: found 3, expected some of n_components, [1, 4]",
+    ),
+    "more scored images than there are": (
+        ("inpainting",), {"scored_images": 10_001}, "inpainting.scored_images: found 10001",
+    ),
+    "k-means of more codes than encodings": (
+        ("vqvae", "initialisation"), "kmeans", "teachers.0: vqvae.initialisation: kmeans of K = 5",
+    ),
+    "a root of images that need none": (
+        ("data",), {"dataset": "digits", "root": "here"}, "data.root: found 'here', expected none",
+    ),
+    "a name that YAML takes for a date": (
+        ("experiment",), date(2024, 1, 15), "experiment: found 2024-01-15, a date; write it in",
+    ),
+    "a number that YAML takes for a text": (
+        ("vqvae", "learning_rate"), "1e-3", "expected a valid number; write 0.001, without quotes",
+    ),
+    "a grid of astronomical size": (("teachers", 0, "grid"), "9999x9999", "teachers.0.grid"),
     "inpainted sizes of zero": (("inpainting",), {"n_components": [0]}, "inpainting.n_comp"),
     "a classifier of no width": (("classifier",), {"width": 0}, "classifier.width"),
     "a rate of zero": (("vqvae", "learning_rate"), 0, "vqvae.learning_rate"),
@@ -209,7 +232,8 @@ def test_a_bad_configuration_names_the_key(what):
     path, value, named = BAD[what]
     given = minimal()
     given["vqvae"]["training"] = {}
-    given["vqvae"]["channels"]["16x16"] = [4]
+    given["vqvae"]["channels"] |= {"16x16": [4], "9999x9999": [4]}
+    given["data"]["training_part"] = 1  # four encodings on 2x2
     inner = given
     for key in path[:-1]:
         inner = inner[key]
@@ -217,6 +241,82 @@ def test_a_bad_configuration_names_the_key(what):
     said = refusal(config.checked, given)
     assert said.startswith("config: ")
     assert named in said
+
+
+def leaves(schema: dict, within: dict, path: tuple = ()) -> Iterator[tuple[tuple, dict]]:
+    """All settings of a JSON schema that hold no others, with their paths; 0 in a list."""
+    definition = within["$defs"].get(schema.get("$ref", "").rpartition("/")[2], schema)
+    if "anyOf" in definition:
+        for one in definition["anyOf"]:
+            yield from leaves(one, within, path)
+    elif definition.get("type") == "array":
+        yield from leaves(definition["items"], within, (*path, 0))
+    elif "patternProperties" in definition:
+        yield from leaves(
+            next(iter(definition["patternProperties"].values())), within, (*path, "2x2")
+        )
+    elif "properties" in definition:
+        for name, inner in definition["properties"].items():
+            yield from leaves(inner, within, (*path, name))
+    elif definition.get("type") not in ("null", "object", None) or "enum" in definition:
+        yield path, definition
+
+
+def everything() -> dict:
+    """A configuration with all baselines."""
+    given = minimal()
+    given["baselines"]["gmm"] = {"sizes": [3]}
+    return given
+
+
+def impossible(schema: dict) -> list:
+    """Values that a setting must not have: of another type, and beyond each of its bounds."""
+    kind, values = schema.get("type"), [[], {"a": 1}]
+    if kind in ("integer", "number"):
+        values += ["many", True, math.nan, math.inf, "3"]
+        values += [schema["minimum"] - 1] if "minimum" in schema else []
+        values += [schema["maximum"] + 1] if "maximum" in schema else []
+        values += [
+            schema[name] for name in ("exclusiveMinimum", "exclusiveMaximum") if name in schema
+        ]
+    if kind == "integer":
+        values += [1.5, 10**30]
+    if kind == "string":
+        values += [
+            5,
+            "line\nbreak",
+            *(["no such thing"] if {"enum", "pattern"} & {*schema} else []),
+        ]
+    return values + (["yes", 1] if kind == "boolean" else [])
+
+
+SCHEMA = Experiment.model_json_schema()
+LEAVES = dict(leaves(SCHEMA, SCHEMA))
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: ".".join(map(str, path)))
+def test_every_setting_has_bounds_and_is_refused_beyond_them(path):
+    """From the configuration alone, before anything is run."""
+    schema = LEAVES[path]
+    if schema.get("type") in ("integer", "number"):
+        low, high = ({"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"})
+        assert low & {*schema}
+        assert high & {*schema} or path[-1] == "min_improvement"
+    for value in impossible(schema):
+        given = everything()
+        inner = given
+        for key, following in itertools.pairwise(path):
+            if isinstance(inner, dict):
+                inner.setdefault(key, {} if isinstance(following, str) else [])
+            inner = inner[key]
+        if isinstance(inner, list):
+            inner[:] = [value]
+        else:
+            inner[path[-1]] = value
+        said = refusal(config.checked, given)
+        assert said.startswith("config: ")
+        named = [str(key) for key in path if isinstance(key, str)]
+        assert ".".join(named[: 1 if path[0] == "teachers" else None]) in said, value
 
 
 @pytest.mark.parametrize("key", ["seeds", "data", "teachers", "n_components", "baselines"])
@@ -234,16 +334,73 @@ def test_the_digits_are_what_is_known_of_them():
     assert len(arrays["validation_x"]) == found.n_held_out
 
 
-def test_numbers_of_the_command_line():
-    """Snakemake reads those within lists and mappings as text."""
-    given = {"seeds": ["0", "12"], "vqvae": {"learning_rate": "0.01", "channels": {"2x2": ["4"]}}}
-    assert config.typed(given | {"experiment": "a: [", "n": 3, "data": {"root": "null"}}) == {
-        "seeds": [0, 12],
-        "vqvae": {"learning_rate": 0.01, "channels": {"2x2": [4]}},
-        "experiment": "a: [",
-        "n": 3,
-        "data": {"root": None},
-    }
+COMMAND_LINE = {  # an entry of --config, and what it gives its key
+    "seeds=[0, 12]": [0, 12],
+    'seeds=["1"]': ["1"],
+    "seeds=[one]": ["one"],
+    "seeds=": None,
+    "experiment=2024-01-15": "2024-01-15",
+    "experiment=007": "007",
+    "experiment=1e3": "1e3",
+    "experiment=null": "null",
+    "experiment=yes": "yes",
+    "experiment=a: [": "a: [",
+    "experiment=a=b": "a=b",
+    'data={root: "/mnt/data #2"}': {"root": "/mnt/data #2"},
+    "data={root: /mnt/1.50}": {"root": "/mnt/1.50"},
+    "data={root: 5}": {"root": "5"},
+    "data={root: null}": {"root": None},
+    'data={root: "null"}': {"root": "null"},
+    "data={dataset: digits, noise_seed: 3}": {"dataset": "digits", "noise_seed": 3},
+    "vqvae={learning_rate: 0.01, channels: {2x2: [4, 5]}}": {
+        "learning_rate": 0.01, "channels": {"2x2": [4, 5]},
+    },
+    "vqvae={revive_dead_codes: true, initialisation: kmeans}": {
+        "revive_dead_codes": True, "initialisation": "kmeans",
+    },
+    "teachers=[{grid: 2x2, codebook_sizes: [4], methods: [exm]}]": [
+        {"grid": "2x2", "codebook_sizes": [4], "methods": ["exm"]}
+    ],
+    "baselines={cm: null, einet: {sizes: [2]}}": {"cm": None, "einet": {"sizes": [2]}},
+    "baselines={own: {settings: {since: 2024-01-15, at: 12, named: x}}}": {
+        "own": {"settings": {"since": "2024-01-15", "at": 12, "named": "x"}}
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", COMMAND_LINE)
+def test_a_value_of_the_command_line_is_read_once_by_the_type_of_its_key(entry):
+    found = config.of_command_line(entry)
+    assert found == {entry.partition("=")[0]: COMMAND_LINE[entry]}
+    assert repr(found[entry.partition("=")[0]]) == repr(COMMAND_LINE[entry])  # 1 is no True
+
+
+def test_defaults_that_count_images_or_name_n_fit_the_experiment():
+    given = minimal() | {"n_components": [1, 64]}
+    given["data"] = {"dataset": "digits"}
+    given["vqvae"] = {"channels": {"2x2": [4, 4]}}
+    given["baselines"] = {}
+    experiment = config.checked(given)
+    assert experiment.data.training_part == 1197
+    assert (experiment.inpainting.n_components, experiment.inpainting.scored_images) == ((64,), 300)
+
+
+def test_what_has_no_order_is_the_same_in_every_order():
+    given = minimal()
+    given["n_components"], given["inpainting"] = [4, 1, 2], {"n_components": [4, 2]}
+    given["teachers"].append({"grid": "2x2", "codebook_sizes": [9, 8], "methods": ["exm"]})
+    given["baselines"]["einet"]["sizes"] = [3, 2]
+    other = copy.deepcopy(given)
+    for section in (other, other["inpainting"], *other["teachers"], other["baselines"]["einet"]):
+        for value in section.values():
+            if isinstance(value, list):
+                value.reverse()
+    assert other["teachers"] != given["teachers"]
+    assert other["n_components"] != given["n_components"]
+    first, second = config.checked(given), config.checked(other)
+    assert plain(first) == plain(second)
+    assert list(config.teachers(first)) == list(config.teachers(second))
+    assert config.settings_of_steps(first) == config.settings_of_steps(second)
 
 
 def test_a_baseline_is_left_out_by_null():
@@ -308,11 +465,11 @@ def tiny():
 
 
 def test_teachers_models_and_methods(tiny):
-    assert config.teachers(tiny) == {"2x2-K3": ("exm", "dmrs"), "2x2-K5": ("exm", "dmrs")}
+    assert config.teachers(tiny) == {"2x2-K3": ("dmrs", "exm"), "2x2-K5": ("dmrs", "exm")}
     assert config.baselines(tiny) == {
         "cm": ("cm", 0), "einet-2": ("einet", 2), "einet-3": ("einet", 3)
     }  # fmt: skip
-    assert config.methods(tiny) == ["exm", "dmrs", "cm", "einet"]
+    assert config.methods(tiny) == ["dmrs", "exm", "cm", "einet"]
     assert config.evaluated_on(tiny, "dmrs") == ["2x2-K3", "2x2-K5"]
     assert config.evaluated_on(tiny, "einet") == ["einet-2", "einet-3"]
     assert config.evaluated_on(tiny, "dmbs") == []
@@ -333,7 +490,7 @@ def test_settings_of_the_teacher():
         assert config.prior_settings(wide, "2x2-K5").width == (width or 6)
     selection = {"grid": "2x2", "codebook_size": 5, "n_components": [1, 4]}
     found = config.selection_settings(experiment, "2x2-K5")
-    assert plain(found) == selection | {"methods": ["exm", "dmrs"]}
+    assert plain(found) == selection | {"methods": ["dmrs", "exm"]}
     evaluation = config.teacher_evaluation_settings(experiment, "2x2-K5")
     assert plain(evaluation) == selection | {"inpainting": plain(experiment.inpainting)}
 

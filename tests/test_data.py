@@ -5,6 +5,7 @@ import hashlib
 import math
 import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from helpers import refusal, seeded
 from sklearn.datasets import load_digits
 
 from vqdistill import data
-from vqdistill.datasets import DATASETS
+from vqdistill.datasets import DATA_VARIABLE, DATASETS, folder_of
 from vqdistill.files import write_arrays
 
 
@@ -221,11 +222,12 @@ def offline(monkeypatch):
     from torchvision import datasets
 
     def download(self):
+        Path(self.raw_folder).mkdir(parents=True, exist_ok=True)
         if not self._check_exists():
             raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nTried mirrors")
 
     monkeypatch.setattr(datasets.MNIST, "download", download)
-    monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
 
 
 def refused(dataset, root):
@@ -243,7 +245,7 @@ def test_a_missing_folder(tmp_path, dataset, kind):
 
 
 def test_the_folder_of_the_environment_variable(tmp_path, monkeypatch):
-    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path / "shared"))
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "shared"))
     assert str(tmp_path / "shared") in refused("mnist", None)
     assert str(tmp_path / "own") in refused("mnist", tmp_path / "own")
 
@@ -291,17 +293,89 @@ def test_fashion_mnist_needs_its_archives(tmp_path):
     assert "checksum" in refused("fashion_mnist", tmp_path)
 
 
-def test_mnist_is_split_at_the_last_images(monkeypatch):
-    """The last 10,000 training images are for validation: here the last 2 of 7."""
-    train = np.arange(7 * 784, dtype=np.uint64).astype(np.uint8).reshape(7, 28, 28), np.arange(7)
-    test = train[0][:3], np.arange(3)
-    monkeypatch.setattr(data, "_published_images", lambda *_: (train, test))
-    monkeypatch.setitem(DATASETS, "mnist", DATASETS["mnist"]._replace(n_held_out=2))
+@pytest.fixture
+def own_images(monkeypatch):
+    """own_images(train labels, test labels): MNIST of as many images, the last 10 held out."""
+
+    def replace(train, test, dtype=np.uint8):
+        def images(labels):
+            return np.arange(len(labels) * 784).astype(dtype).reshape(-1, 28, 28)
+
+        found = tuple((images(part), np.array(part)) for part in (train, test))
+        monkeypatch.setattr(data, "_published_images", lambda *_: found)
+        known = DATASETS["mnist"]._replace(n_train=20, n_held_out=10)
+        monkeypatch.setitem(DATASETS, "mnist", known)
+
+    return replace
+
+
+TEN = [*range(10)]
+
+
+def test_mnist_is_split_at_the_last_images(own_images):
+    """The last 10,000 training images are for validation: here the last 10 of 30."""
+    train, test = TEN[::-1] + TEN + TEN, TEN
+    own_images(train, test)
     arrays = data.prepare("mnist", None, 0, 4)
-    np.testing.assert_array_equal(arrays["train_images"], train[0][:5])
-    np.testing.assert_array_equal(arrays["train_labels"], range(5))
-    np.testing.assert_array_equal(arrays["validation_labels"], [5, 6])
+    raw = np.arange(30 * 784).astype(np.uint8).reshape(-1, 28, 28)
+    np.testing.assert_array_equal(arrays["train_images"], raw[:20])
+    np.testing.assert_array_equal(arrays["train_labels"], train[:20])
+    np.testing.assert_array_equal(arrays["validation_labels"], train[20:])
     assert arrays["train_x"].shape == (4, 28, 28)
-    np.testing.assert_array_equal(np.floor(256 * arrays["validation_x"]), train[0][5:])
-    np.testing.assert_array_equal(np.floor(256 * arrays["test_x"]), test[0])
-    assert DATASETS["fashion_mnist"] == ((28, 28), 256, 50_000, 10_000)
+    np.testing.assert_array_equal(np.floor(256 * arrays["validation_x"]), raw[20:])
+    np.testing.assert_array_equal(np.floor(256 * arrays["test_x"]), raw[:10])
+    assert DATASETS["fashion_mnist"][:4] == ((28, 28), 256, 50_000, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "dtype", "named"),
+    [
+        (TEN + TEN[:8] + [10, 11] + TEN, TEN, np.uint8, "train labels: found classes [0, 1, 2"),
+        ([0, 1, 2, *7 * [0]] * 3, TEN, np.uint8, "train labels: found classes [0, 1, 2], exp"),
+        (3 * TEN, [0, *TEN[:9]], np.uint8, "test labels: found classes [0, 1, 2"),
+        (2 * TEN, TEN, np.uint8, "train images of shape (10, 28, 28) with 10 labels, expected"),
+        (3 * TEN, TEN, np.uint16, "train images of type uint16 up to"),
+    ],
+)
+def test_images_that_are_not_what_is_known_of_them(own_images, train, test, dtype, named):
+    """As of a dataset that was added, before anything is trained on them."""
+    own_images(train, test, dtype)
+    said = refused("mnist", None)
+    assert said.startswith(f"data.dataset: mnist: {named}")
+
+
+# where the files are
+
+
+@pytest.mark.parametrize("deep", ["MNIST", "MNIST/raw"])
+@pytest.mark.parametrize("by", ["root", "variable"])
+def test_a_folder_too_deep_is_told_and_left_as_it_is(tmp_path, monkeypatch, deep, by):
+    write_idx(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    if by == "variable":
+        monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / deep))
+    message = refused("mnist", tmp_path / deep if by == "root" else None)
+    assert message.startswith("data.root: " if by == "root" else "$VQDISTILL_DATA: ")
+    assert f"found {tmp_path / deep}, in which MNIST itself lies; name the folder" in message
+    assert message.endswith(f" {tmp_path}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_that_lie_elsewhere_are_to_be_moved(tmp_path):
+    write_idx(tmp_path).rename(tmp_path / "mine")
+    assert f"move the files to {tmp_path}/mine/MNIST/raw" in refused("mnist", tmp_path / "mine")
+
+
+@pytest.mark.parametrize("by", ["root", "variable"])
+def test_a_home_folder_may_be_a_tilde(tmp_path, monkeypatch, by):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if by == "variable":
+        monkeypatch.setenv(DATA_VARIABLE, "~/images")
+    assert folder_of("mnist", "~/images" if by == "root" else None) == tmp_path / "images"
+    assert folder_of("mnist", "~nobody-of-this-name/images") == Path("~nobody-of-this-name/images")
+
+
+def test_a_failed_download_leaves_no_folder_and_tells_its_whole_cause(tmp_path):
+    message = refused("mnist", tmp_path / "new/images")
+    assert "(Error downloading train-images-idx3-ubyte.gz: Tried mirrors)" in message
+    assert not list(tmp_path.iterdir())

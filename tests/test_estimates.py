@@ -1,5 +1,6 @@
 """Plans: all jobs are counted, and what was measured is what is planned."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,17 @@ import pytest
 from helpers import ROOT, configuration
 
 from vqdistill.config import checked
-from vqdistill.estimates import MEASURED, START_SECONDS, by_rule, estimates, jobs, measured_jobs
+from vqdistill.estimates import (
+    LAST_JOBS,
+    MEASURED,
+    START_SECONDS,
+    by_rule,
+    duration,
+    estimates,
+    jobs,
+    measured_jobs,
+    wall_hours,
+)
 from vqdistill.files import read_csv
 
 
@@ -51,8 +62,9 @@ def test_an_experiment_that_was_measured_is_planned_as_it_was():
     assert planned["gpu_hours"].isna().all()
     assert (planned["memory_mb"] == 1000).all()
     sums = by_rule(planned).set_index("rule")
-    assert sums.loc["total", "jobs"] == 82
+    assert sums.loc["total", "jobs"] == 86
     assert sums.loc["total", "cpu_hours"] == pytest.approx(sums["cpu_hours"].iloc[:-1].sum())
+    assert sums["jobs"].iloc[:-1].sum() == 86
     assert np.isnan(sums.loc["total", "gpu_hours"])
 
 
@@ -90,3 +102,28 @@ def test_committed_measurements_suffice_for_our_experiments(preset):
     assert list(measured.columns) == MEASURED
     planned = estimates(resolved(preset), measured)
     assert (planned[["cpu_hours", "memory_mb"]] > 0).all(axis=None)
+
+
+@pytest.mark.parametrize("preset", ["quick", "laptop", "paper"])
+def test_the_page_on_running_says_the_plans_numbers_of_jobs(preset):
+    page = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+    stated = re.search(rf"^\| {preset} \|[^|]+\| (\d+) \|", page, re.M)[1]
+    planned = jobs(resolved("" if preset == "paper" else preset))["jobs"].sum() + LAST_JOBS
+    assert int(stated) == planned
+
+
+def test_all_cores_work_unless_a_chain_of_jobs_takes_longer():
+    rules = ["prepare_data", "train_vqvae", "evaluate_teacher", "train_baseline"]
+    names = ["-", "vqvae-2x2-K4", "vqvae-2x2-K4", "cm"]
+    table = pd.DataFrame({"rule": rules, "name": names, "jobs": [1, 2, 2, 2]})
+    table["cpu_hours"] = [1.0, 4.0, 2.0, 3.0]
+    assert wall_hours(table, 1) == 19.0
+    assert wall_hours(table, 2) == 9.5
+    assert wall_hours(table, 8) == 1 + 4 + 2
+    assert np.isnan(wall_hours(table.assign(cpu_hours=[1.0, 4.0, np.nan, 3.0]), 2))
+
+
+def test_durations_are_said_as_people_say_them():
+    seconds = {12: "12 s", 90: "2 min", 3600: "1 h 0 min", 5400: "1 h 30 min", 400000: "111 h"}
+    assert {s: duration(s / 3600) for s in seconds} == seconds
+    assert duration(np.nan) == "-"

@@ -234,7 +234,7 @@ def test_a_damaged_file(tmp_path, kind, content):
         pytest.skip("a table of one odd column, as far as CSV goes")
     path = tmp_path / f"a.{kind}"
     path.write_bytes(content)
-    check_refused(kind, path, "not readable", "run its step again")
+    check_refused(kind, path, "not readable", f"make it anew: add --force {path} ")
 
 
 def test_a_folder_in_place_of_a_file(tmp_path):

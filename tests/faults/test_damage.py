@@ -120,7 +120,7 @@ def test_damaged_data_and_weights(commands, folder, log, name, read, damage):
     without_outputs(command, folder)
     said = refusal(command, folder, log)
     assert said.startswith(f"{name}: {path}: ")
-    assert "delete it and run its step again" in said
+    assert f"make it anew: add --force {path} to your command" in said
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped_digit])
@@ -136,7 +136,7 @@ def test_damaged_csv_files_get_into_no_table(commands, folder, log, read, damage
     without_outputs(command, folder)
     said = refusal(command, folder, log)
     assert said.startswith(f"tabulate: {path}: damaged, changed or not there")
-    assert "run its step again" in said
+    assert f"make it anew: add --force {path} to your command" in said
     assert not list((folder / "results/tiny/tables").iterdir())
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_record_gets_into_no_table(commands, folder, log, damage):
     damage(folder / path)
     said = refusal(pick(commands, "tabulate"), folder, log)
     assert said.startswith(f"tabulate: {path}: ")
-    assert "run its step again" in said
+    assert f"make it anew: add --force {path} to your command" in said
 
 
 @pytest.mark.parametrize(

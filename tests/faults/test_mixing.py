@@ -49,7 +49,7 @@ def test_results_of_other_settings(commands, folder, log, record, settings, name
     said = refusal(pick(commands, "tabulate"), folder, log)
     assert said.startswith(f"tabulate: {path}: made with ")
     assert named in said
-    assert "delete it and run " in said
+    assert f"make it anew: add --force {path} " in said
 
 
 @pytest.mark.parametrize("change", [{"data_checksum": "0"}, {"dataset": "mnist"}])

@@ -156,7 +156,8 @@ def test_yaml_of_the_command_line_makes_no_objects(mark):
     unsafe = (
         f"!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{mark}]]"
     )
-    assert config.typed({"seeds": [unsafe]}) == {"seeds": [unsafe]}
+    config.of_command_line(f"seeds=[{unsafe}]")
+    config.of_command_line(f"data={{root: {unsafe}}}")
     assert not mark.exists()
 
 

@@ -166,3 +166,12 @@ def test_environment_names_libraries_and_hardware():
     assert found["libraries"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["device"] == "some gpu"
     assert "cores" in found["hardware"]
+
+
+def test_environment_names_the_variables_that_libraries_calculate_by(monkeypatch):
+    given = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "3", "NVIDIA_TF32_OVERRIDE": "0"}
+    for name, value in (given | {"HOME": "/somewhere", "NVIDIA_API_KEY": "secret"}).items():
+        monkeypatch.setenv(name, value)
+    found = environment("cpu")["variables"]
+    assert given.items() <= found.items()
+    assert not {"HOME", "NVIDIA_API_KEY"} & {*found}

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +26,7 @@ from vqdistill.reporting.figures.density_figures import (
     density_figure,
     weights_figure,
 )
-from vqdistill.reporting.figures.layout import save
+from vqdistill.reporting.figures.layout import METADATA, save
 from vqdistill.reporting.figures.metrics_figure import metrics_figure
 from vqdistill.reporting.figures.picture_figures import (
     ink,
@@ -230,3 +235,35 @@ def test_saved_twice_the_bytes_are_the_same(tmp_path):
     assert [path.name for path in first] == ["codebook.pdf", "codebook.png", "codebook.svg"]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
+
+
+DRAWN = """
+import sys
+import vqdistill.steps
+from synthetic_tables import codebook_table
+from vqdistill.reporting.figures.layout import save
+from vqdistill.reporting.figures.training_figures import codebook_figure
+
+save(codebook_figure(codebook_table(sizes=[("2x2", 16)])), sys.argv[1])
+"""
+
+
+def test_figures_are_the_same_whatever_matplotlib_is_told(tmp_path):
+    """By a notebook's backend, which is not here, and by a user's settings."""
+    settings = {"font.size": 30, "axes.facecolor": "red", "axes.grid": True, "svg.fonttype": "none"}
+    settings |= {"savefig.bbox": "tight", "pdf.compression": 0, "lines.linestyle": "--"}
+    lines = [f"{name}: {value}\n" for name, value in settings.items()]
+    (tmp_path / "matplotlibrc").write_text("".join(lines), encoding="utf-8")
+    notebook = {"MPLBACKEND": "module://a_notebook.backend", "SOURCE_DATE_EPOCH": "0"}
+    notebook |= {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    (tmp_path / "plain").mkdir()
+    drawn = {}
+    for name, folder, variables in (("plain", "plain", {}), ("told", ".", notebook)):
+        subprocess.run(
+            [sys.executable, "-c", DRAWN, tmp_path / name / "figure"],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | variables,
+            cwd=tmp_path / folder,
+            check=True,
+        )
+        drawn[name] = [(tmp_path / name / f"figure.{kind}").read_bytes() for kind in METADATA]
+    assert drawn["plain"] == drawn["told"]

@@ -46,7 +46,7 @@ def vqvae_of(dataset: str):
     }
     own = model(
         commitment=decay,
-        initialisation=st.sampled_from(["uniform", "kmeans"]),
+        initialisation=st.just("uniform"),
         ema_decay=st.floats(0, 0.99),
         revive_dead_codes=st.booleans(),
     )
@@ -88,12 +88,12 @@ def configs_of(dataset: str):
         ),
         "training": st.fixed_dictionaries(TRAINING),
         "vqvae": vqvae_of(dataset),
-        "prior": model(width=st.integers(0, 512), layers=count, head=count),
+        "prior": model(width=st.integers(0, 512), layers=st.integers(1, 1000), head=count),
         "teachers": distinct(st.sampled_from(["2x2", "4x4"]), 2).flatmap(teachers_on),
         "n_components": distinct(st.integers(1, 4096)),
         "baselines": learned_from(dataset),
     }
-    own = {"n_components": distinct(count), "scored_images": count}
+    own = {"scored_images": st.integers(1, 300)}
     optional = {"inpainting": st.fixed_dictionaries({}, optional=own)}
     return st.fixed_dictionaries(needed, optional=optional | {"classifier": model(width=count)})
 

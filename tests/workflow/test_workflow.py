@@ -18,8 +18,10 @@ import yaml
 from helpers import TINY, configuration, copy_repository, environment
 from snakemake.utils import update_config
 
+from vqdistill import estimates as plan
 from vqdistill.config import baselines, checked, expected_models, teachers
 from vqdistill.distillation import MAX_EXACT_LATENTS
+from vqdistill.errors import make_anew
 from vqdistill.files import read_csv, write_csv, write_json
 from vqdistill.provenance.records import file_digest, read_record, sealed
 from vqdistill.provenance.reproducing import Result
@@ -93,6 +95,7 @@ def test_paper_lists_every_run_of_every_seed(repository, tmp_path):
     assert experiment.seeds == (0, 1, 2, 3, 4)
     assert len(teachers(experiment)) == 7
     assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
+    assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS
     counts = Counter(rule for rule, _, _ in jobs.elements())
     assert counts["train_vqvae"] == counts["distil"] == counts["evaluate_teacher"] == 7 * 5
     assert counts["train_baseline"] == counts["evaluate_baseline"] == (1 + 5) * 5
@@ -102,7 +105,7 @@ def test_quick_preset_is_small_but_has_a_space_that_cannot_be_enumerated(reposit
     jobs = planned(repository, tmp_path, repository / "workflow/presets/quick.yaml")
     experiment = checked(configuration("quick"))
     assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
-    assert sum(jobs.values()) <= 93
+    assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS <= 93
     latents = [
         size ** math.prod(teacher.grid)
         for teacher in experiment.teachers
@@ -213,6 +216,32 @@ def test_dictionary_describes_every_column_of_every_table(tiny):
 
 def test_a_second_run_has_nothing_to_do(repository, tiny):
     assert planned(repository, tiny, config_file(tiny)) == Counter()
+
+
+def test_another_order_of_what_has_none_has_nothing_to_do(repository, tiny):
+    teachers = copy.deepcopy(TINY["teachers"])[::-1]
+    for teacher in teachers:
+        teacher["methods"].reverse()
+    changes = {"n_components": [4, 1, 2], "teachers": teachers}
+    assert planned(repository, tiny, config_file(tiny, **changes)) == Counter()
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("data/images.npz", "prepare_data"),
+        ("models/vqvae-2x2-K4/seed-0/codes.npz", "train_vqvae"),
+        ("latents/4x4-K4/seed-0/latents.npz", "distil"),
+        ("metrics/cm/seed-0/record.json", "evaluate_baseline"),
+        ("tables/pictures.npz", "tabulate"),
+    ],
+)
+def test_the_advice_on_damaged_files_makes_them_anew(repository, tiny, path, rule):
+    """Whether a file is there or not; without it Snakemake misses no file between others."""
+    advised = re.search("add (--force .*) to your command", make_anew(f"results/tiny/{path}"))[1]
+    words = ["-n", "--configfile", repository / "config.yaml", config_file(tiny)]
+    said = snakemake(repository, tiny, *words, *advised.split())
+    assert re.findall(r"\n(?:local)?rule (\w+):", said) == [rule]
 
 
 def test_a_new_seed_runs_alone(repository, tiny):
@@ -353,8 +382,64 @@ def changed_copy(tiny: Path, folder: Path, change) -> Path:
     return folder / "results/tiny"
 
 
-def test_a_result_that_differs_is_told(repository, tiny, tmp_path):
-    """A record of other settings: the same files can't come of it."""
+def test_a_result_that_differs_is_told_with_its_numbers(repository, tiny, tmp_path):
+    """A record of other weights of the components, and of a lower bit of the table."""
+
+    def change(results):
+        table = read_csv(results / "metrics/cm/seed-0/density.csv")
+        table.loc[2, "bpd"] += 0.5
+        write_csv(results / "metrics/cm/seed-0/density.csv", table)
+
+    results = changed_copy(tiny, tmp_path, change)
+    folder = results / "metrics/cm/seed-0"
+    new = tmp_path / "new"
+    facts = dict(read_record(folder / RECORD))
+    facts["files"]["results/tiny/metrics/cm/seed-0/density.csv"] = "0"
+    write_json(folder / RECORD, sealed(facts))
+    status, said = reproduce(repository, folder, new)
+    assert status == 1
+    then, now = (read_csv(p / "density.csv")["bpd"][2] for p in (folder, new / "metrics/cm/seed-0"))
+    assert then == now + 0.5
+    line = f"    bpd: recorded {then}, now {now}, difference -0.5"
+    assert line in said.splitlines()
+    assert "inpainting.csv: the same, byte for byte" in said
+
+
+def test_a_result_whose_inputs_are_made_otherwise_is_made_all_the_same(repository, tiny, tmp_path):
+    """As on another machine, whose weights differ: the numbers in the end tell how far."""
+
+    def change(results):
+        (results / "data/images.npz").unlink()
+        for name in ("data", "models/classifier/seed-0"):
+            facts = dict(read_record(results / name / RECORD))
+            facts["files"] = dict.fromkeys(facts["files"], "0")
+            write_json(results / name / RECORD, sealed(facts))
+
+    results = changed_copy(tiny, tmp_path, change)
+    facts = dict(read_record(results / "models/classifier/seed-0" / RECORD))
+    facts["files"] |= {"results/tiny/data/images.npz": "0"}
+    write_json(results / "models/classifier/seed-0" / RECORD, sealed(facts))
+    status, said = reproduce(repository, results / "models/classifier/seed-0", tmp_path / "new")
+    assert status == 1
+    assert "images.npz: made again, but another file than" in said
+    assert "weights.safetensors: differs from the recorded one" in said
+
+
+def test_results_behind_links_are_reproduced(repository, tiny, tmp_path):
+    """The models are on another disk, a record is named by the link to it."""
+
+    def change(results):
+        (results / "metrics").rename(tmp_path / "disk")
+        (results / "metrics").symlink_to(tmp_path / "disk")
+
+    results = changed_copy(tiny, tmp_path, change)
+    status, said = reproduce(repository, results / "metrics/cm/seed-0" / RECORD, tmp_path / "new")
+    assert status == 0, said
+    check_reproduced(tiny / "results/tiny/metrics/cm/seed-0", tmp_path / "new", said)
+
+
+def test_a_result_of_other_settings_is_told(repository, tiny, tmp_path):
+    """The same files can't come of it."""
 
     def change(results):
         record = results / "metrics/cm/seed-0" / RECORD
@@ -379,7 +464,9 @@ def test_what_cannot_be_reproduced_is_told_in_one_line(repository, tiny, tmp_pat
     cases = {
         results / "metrics/cm/seed-0" / RECORD: "models/cm/seed-0/record.json: no such file",
         results / "models/cm/seed-0" / RECORD: "no such file",
-        results / "tables/density.csv": "not readable as JSON",
+        results / "tables/density.csv": "expected a record.json",
+        repository / "config.yaml": "config.yaml: expected a record.json",
+        results / "figures": "figures/record.json: no such file",
     }
     for record, named in cases.items():
         status, said = reproduce(repository, record, tmp_path / "new")

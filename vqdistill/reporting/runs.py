@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vqdistill.errors import InputError
+from vqdistill.errors import InputError, make_anew
 
 REQUIRED = [
     "experiment", "dataset", "step", "model", "seed", "settings", "code_version", "device",
@@ -31,7 +31,7 @@ def check_records(records: Mapping[str | Path, dict]) -> None:
     for name, record in records.items():
         missing = [key for key in REQUIRED if key not in record]
         if missing:
-            raise InputError(f"{name}: no {', '.join(missing)} in this record; run its step again")
+            raise InputError(f"{name}: no {', '.join(missing)} in this record; {make_anew(name)}")
         settings = {k: v for k, v in record["settings"].items() if k != "seed"}
         shared = {
             ("data",): [record["experiment"], record["dataset"], record.get("data_checksum", "-")],
@@ -64,7 +64,7 @@ def check_settings(
             if found != wanted:
                 raise InputError(
                     f"{path}: made with {key} = {found}, but the configuration says {wanted};"
-                    f" delete it and run {record['step']} again"
+                    f" {make_anew(path)}"
                 )
 
 

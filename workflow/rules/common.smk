@@ -14,7 +14,7 @@ from vqdistill.errors import InputError
 from vqdistill.provenance import command_lines
 from vqdistill.provenance.records import step_version
 from vqdistill.reporting import names
-from vqdistill.settings import plain, suggestion
+from vqdistill.settings import plain
 
 # Snakemake has guessed the types of what --config holds.
 for entry in workflow.config_settings.config_args or []:
@@ -153,11 +153,3 @@ def reference_summary(wildcards):
             f" {', '.join(sorted({*there}))}; compare an experiment of such a name"
         )
     return str(path)
-
-
-def check_targets():
-    """End the workflow with a suggestion where a target is neither a rule nor a file."""
-    known = [rule.name for rule in workflow.rules]
-    for target in workflow.dag_settings.targets if workflow.dag_settings else ():
-        if target not in known and not {"/", "."} & {*target}:
-            sys.exit(f"{target}: no such target; {suggestion(target, known)}, or name a file")
