@@ -77,7 +77,7 @@ def of_command_line(entry: str) -> dict[str, Any]:
 
 def _read(node: yaml.Node | None, path: tuple[str, ...]) -> Any:
     if isinstance(node, yaml.MappingNode):
-        return {k.value: _read(value, (*path, k.value)) for k, value in node.value}
+        return {str(k.value): _read(v, (*path, str(k.value))) for k, v in node.value}
     if isinstance(node, yaml.SequenceNode):
         return [_read(item, (*path, str(n))) for n, item in enumerate(node.value)]
     if node is None or node.style in ("'", '"'):
@@ -120,7 +120,7 @@ def _complete(config: dict[str, Any]) -> dict[str, Any]:
 def _fitted(config: dict[str, Any]) -> dict[str, Any]:
     """The defaults that are numbers of images, or N, within what this experiment has."""
     data, sizes = config.get("data"), config.get("n_components")
-    dataset = DATASETS.get(data.get("dataset")) if isinstance(data, dict) else None
+    dataset = DATASETS.get(str(data.get("dataset"))) if isinstance(data, dict) else None
     defaults, inpainting = Inpainting(), {}
     if isinstance(sizes, list):
         inpainting["n_components"] = [n for n in defaults.n_components if n in sizes]

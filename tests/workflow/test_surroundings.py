@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import copy_repository, environment
+from helpers import ROOT, copy_repository, environment
 
 QUICK = "workflow/presets/quick.yaml"
 
@@ -190,3 +190,18 @@ def test_a_data_folder_that_is_too_deep_ends_a_dry_run(clone, tmp_path):
         assert lines[-1].startswith(f"$VQDISTILL_DATA: found {deep}, in which MNIST itself lies;")
         assert lines[-1].endswith(f"name the folder above it, {tmp_path}")
     said(clone, "-n", "--quiet", "rules", VQDISTILL_DATA=str(tmp_path))
+
+
+def test_what_the_docs_have_written_is_no_untracked_file():
+    """Folders and files that commands of the docs name are ignored by git."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no clone")
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    blocks = [b for p in pages for b in re.findall(r"```sh\n(.*?)```", p.read_text("utf-8"), re.S)]
+    named = re.findall(r"--(?:into|report|directory) (\S+)", "\n".join(blocks))
+    assert {"reproduced", "results/quick/report.html"} <= {*named}
+    for name in (*named, "results/quick/measured.csv", "data/MNIST/raw"):
+        words = ["git", "check-ignore", "--quiet", f"{name}/x"]
+        assert not subprocess.run(words, cwd=ROOT, check=False).returncode, name
+    for preset in re.findall(r"snakemake reference .*presets/(\w+)\.yaml", "\n".join(blocks)):
+        assert (ROOT / "results/reference" / preset).exists(), preset
