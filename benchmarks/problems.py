@@ -62,7 +62,7 @@ def mixture(n: int) -> Mixture:
 
 def peak_memory() -> int:
     """Of this process, in bytes. Not from getrusage: that starts with the parent's."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 

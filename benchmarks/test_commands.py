@@ -44,11 +44,11 @@ def finished(project) -> Path:
 def test_quick_preset(timed, benchmark, project):
     timed(lambda: run_quick(project), "commands", "quick preset", 1, rounds=1)
     results = project / "results/quick"
-    logs = [path.read_text() for path in (results / "logs").rglob("*.log")]
+    logs = [path.read_text(encoding="utf-8") for path in (results / "logs").rglob("*.log")]
     computing = [float(re.search(r"done in (.+) s,", text)[1]) for text in logs]
     jobs = [pd.read_csv(path, sep="\t") for path in (results / "benchmarks").rglob("*.tsv")]
     records = [path for path in results.rglob("record.json") if path.parent.name != "tables"]
-    in_jobs = sum(json.loads(path.read_text())["wall_seconds"] for path in records)
+    in_jobs = sum(json.loads(path.read_text(encoding="utf-8"))["wall_seconds"] for path in records)
     assert len(jobs) == len(records)
     benchmark.extra_info.update(
         jobs=len(computing),

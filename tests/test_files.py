@@ -1,12 +1,14 @@
 """Files are whole or not there, never unpickled, and damage is told in one line."""
 
+import ast
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import refusal, seeded
+from helpers import ROOT, refusal, seeded
 from safetensors.torch import save_file
 
 from vqdistill import files
@@ -255,3 +257,33 @@ def test_json_of_a_bad_number_is_never_written(tmp_path):
     assert listing(tmp_path) == []
     files.write_json(tmp_path / "a.json", {"loss": 1e308})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1e308}
+
+
+# encodings
+
+OF_TEXT = {"open", "read_text", "write_text"}  # pandas takes UTF-8 everywhere
+
+
+def without_encoding(source: str) -> list[str]:
+    """The calls in a module that read or write text in the encoding of the locale."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        called = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+        if called in OF_TEXT:
+            binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in node.args)
+            if not binary and "encoding" not in [word.arg for word in node.keywords]:
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_no_module_reads_or_writes_text_in_the_encoding_of_the_locale():
+    bad = "open(a)\np.open('w')\np.read_text()\np.write_text(t)"
+    assert len(without_encoding(bad)) == 4
+    assert not without_encoding("p.open('rb')\np.write_text(t, encoding='utf-8')\nopen_all(p)")
+    folders = [ROOT / name for name in ("vqdistill", "workflow", "benchmarks")]
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    assert len(sources) > 60
+    found = {str(path): without_encoding(path.read_text("utf-8")) for path in sources}
+    assert {path: calls for path, calls in found.items() if calls} == {}
+    rules = [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+    assert not [path for path in rules if re.search(r"open\(|_text\(", path.read_text("utf-8"))]

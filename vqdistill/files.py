@@ -122,9 +122,7 @@ def read_json(path: str | Path) -> Any:
 def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
     """Write a table without its index; floats with 10 significant digits."""
     with replacing(path) as temporary:
-        frame.to_csv(
-            temporary, index=False, float_format="%.10g", lineterminator="\n", encoding="utf-8"
-        )
+        frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
 
 
 def write_rows(
@@ -157,9 +155,7 @@ def read_csv(path: str | Path) -> "pd.DataFrame":
     import pandas as pd
 
     with readable(path, "CSV"):
-        return pd.read_csv(
-            path, keep_default_na=False, na_values=[""], dtype=TEXT_COLUMNS, encoding="utf-8"
-        )
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXT_COLUMNS)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -151,14 +151,14 @@ def start(
     command: Command, folder: Path, log: Path, prepare: Callable[[], None] | None = None
 ) -> BaseProcess:
     """A step as a process in `folder`, both of whose streams go to `log`."""
-    log.write_text("")
+    log.write_text("", encoding="utf-8")
     process = SERVER.Process(target=_run, args=(command, folder, log, prepare))
     process.start()
     return process
 
 
 def _run(command: Command, folder: Path, log: Path, prepare: Callable[[], None] | None) -> None:
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.chdir(folder)
@@ -173,22 +173,26 @@ def run(command: Command, folder: Path, log: Path, prepare=None) -> str:
     """What a step says that ends well."""
     process = start(command, folder, log, prepare)
     process.join()
-    assert process.exitcode == 0, log.read_text()
-    return log.read_text()
+    assert process.exitcode == 0, log.read_text(encoding="utf-8")
+    return log.read_text(encoding="utf-8")
 
 
 def refusal(command: Command, folder: Path, log: Path, prepare=None) -> str:
     """The one line, besides its log, with which a step refuses its work."""
     process = start(command, folder, log, prepare)
     process.join()
-    assert process.exitcode == 1, log.read_text()
+    assert process.exitcode == 1, log.read_text(encoding="utf-8")
     return one_line(log)
 
 
 def one_line(log: Path) -> str:
     """The only line of a log that has no date before it."""
-    lines = [line for line in log.read_text().splitlines() if not re.match(r"\d{4}-\d\d-", line)]
-    assert len(lines) == 1, log.read_text()
+    lines = [
+        line
+        for line in log.read_text(encoding="utf-8").splitlines()
+        if not re.match(r"\d{4}-\d\d-", line)
+    ]
+    assert len(lines) == 1, log.read_text(encoding="utf-8")
     return lines[0]
 
 
