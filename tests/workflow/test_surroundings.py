@@ -23,7 +23,7 @@ def clone(tmp_path_factory) -> Path:
 def said(folder: Path, *words: str | Path, status: int = 0, **variables: str) -> str:
     """What Snakemake says in a folder, with variables."""
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--nocolor", *words],
+        [sys.executable, "-P", "-m", "snakemake", "--nocolor", *words],
         cwd=folder, env=environment() | variables, capture_output=True, check=False,
     )  # fmt: skip
     both = (done.stdout + done.stderr).decode("utf-8", "replace")
@@ -154,6 +154,21 @@ def test_files_are_read_and_written_alike(clone, tmp_path, variables):
     assert found[0] == found[1]
 
 
+def test_modules_of_the_working_directory_take_no_ones_place(clone, tmp_path):
+    """And the steps are those of the Snakefile's clone, whichever package is installed."""
+    for name in ("numpy.py", "random.py", "vqdistill/__init__.py"):
+        module = tmp_path / "work" / name
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text("raise SystemExit('of the working directory')\n", encoding="utf-8")
+    copy = shutil.copytree(clone, tmp_path / "copy")
+    with (copy / "vqdistill/steps/__init__.py").open("a", encoding="utf-8") as file:
+        file.write("print('of the clone')\n")
+    target = "results/quick/data/images.npz"
+    said(tmp_path / "work", "-s", copy / "Snakefile", "--configfile", copy / QUICK, "-c1", target)
+    log = tmp_path / "work/results/quick/logs/prepare_data.log"
+    assert "of the clone" in log.read_text(encoding="utf-8")
+
+
 # the command line
 
 
@@ -169,7 +184,10 @@ def test_values_of_the_command_line_are_what_was_written(clone, tmp_path):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["compare", "--configfile", QUICK], "compare: no reference of 'quick'"),
+        (
+            ["compare", "--configfile", QUICK],
+            "compare: 'quick' has no reference; those that have: none",
+        ),
         (["--config", "seeds=[one]"], "config: seeds.0: found 'one', expected a valid integer"),
         (["--config", "prior={learning_rate: 1e-3}"], "write 0.001, without quotes"),
         (["--config", "data={dataset: digits, root: here}"], "data.root: found 'here', expected"),

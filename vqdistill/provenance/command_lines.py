@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vqdistill.files import replacing
+from vqdistill.provenance.records import PACKAGE
 
 FEW = 10  # files are named on the command line; more of them in a file
 LISTS = Path(".snakemake/lists")
@@ -19,10 +20,13 @@ TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
 def environment() -> dict[str, str]:
     """The variables that steps run with; a user's own GLIBC_TUNABLES are kept.
 
-    numpy's threads would only wait, which takes a core's time: steps calculate with PyTorch's. Text
-    is UTF-8, whatever the locale.
+    Steps run this package, and modules that lie in the working directory take no one's place. Text
+    is UTF-8, whatever the locale. numpy's threads would only wait, which takes a core's time: steps
+    calculate with PyTorch's.
     """
-    variables = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+    paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+    variables |= {"OPENBLAS_NUM_THREADS": "1"}
     return {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)} | variables
 
 

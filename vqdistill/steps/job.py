@@ -127,6 +127,15 @@ def run(
         end_at_once()
     except (InputError, TrainingError, OSError) as error:
         sys.exit(f"{step.__name__}: {error}")
+    except (MemoryError, RuntimeError) as error:
+        words = ("out of memory", "allocate memory")  # of PyTorch
+        if not (isinstance(error, MemoryError) or any(word in str(error) for word in words)):
+            raise
+        reason = str(error).partition("\n")[0]
+        sys.exit(
+            f"{step.__name__}: out of memory ({reason}); lower its sizes or its batch_size, or run"
+            " it where there is more"
+        )
     except KeyboardInterrupt:
         sys.exit(
             f"{step.__name__}: interrupted; nothing half-written is left, and the same command goes"

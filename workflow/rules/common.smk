@@ -28,8 +28,7 @@ except InputError as error:
     sys.exit(str(error))
 
 RESULTS = f"results/{EXPERIMENT.experiment}"
-REFERENCES = f"{workflow.basedir}/results/reference"
-REFERENCE = f"{REFERENCES}/{EXPERIMENT.experiment}"
+REFERENCE = f"{workflow.basedir}/results/reference/{EXPERIMENT.experiment}"
 IMAGES = f"{RESULTS}/data/images.npz"
 CLASSIFIER = f"{RESULTS}/models/classifier/seed-0"
 TEACHERS = experiments.teachers(EXPERIMENT)
@@ -147,9 +146,7 @@ def reference_summary(wildcards):
     """The table of the committed reference; where there is none, the workflow ends with a line."""
     path = Path(REFERENCE) / "tables/density_summary.csv"
     if not path.exists():
-        there = [file.parents[1].name for file in Path(REFERENCES).glob("*/tables/*_summary.csv")]
-        sys.exit(
-            f"compare: no reference of {EXPERIMENT.experiment!r}, only of"
-            f" {', '.join(sorted({*there}))}; compare an experiment of such a name"
-        )
+        there = sorted(path.parents[2].glob("*/tables/density_summary.csv"))
+        named = ", ".join(file.parents[1].name for file in there) or "none"
+        sys.exit(f"compare: {EXPERIMENT.experiment!r} has no reference; those that have: {named}")
     return str(path)
