@@ -8,6 +8,7 @@ other code, may make another file: what is compared in the end tells how far the
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -59,13 +60,15 @@ def differences(recorded: Path, again: Path) -> list[str]:
     if list(then.columns) != list(now.columns) or len(then) != len(now):
         return [f"{len(then)} rows were recorded, and {len(now)} are now, or other columns"]
     lines = []
-    for column in then.columns[(then != now).any()]:
-        apart, change = then[column] != now[column], ""
-        if then[column].dtype.kind == now[column].dtype.kind == "f":
-            apart = (now[column] - then[column]).abs()
-            change = f", difference {(now[column] - then[column])[apart.idxmax()]:.3g}"
-        row = apart.idxmax()
-        lines.append(f"{column}: recorded {then[column][row]}, now {now[column][row]}{change}")
+    for column in then.columns:
+        old, new = then[column], now[column]
+        apart = (old != new) & ~(old.isna() & new.isna())
+        if apart.any():
+            row, change = apart.idxmax(), ""
+            if {old.dtype.kind, new.dtype.kind} <= {"i", "f"}:
+                row = (new - old).abs().fillna(math.inf).where(apart).idxmax()
+                change = f", difference {new[row] - old[row]:.3g}"
+            lines.append(f"{column}: recorded {old[row]}, now {new[row]}{change}")
     return lines
 
 
