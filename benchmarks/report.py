@@ -237,7 +237,7 @@ def _commands(tables: dict[str, pd.DataFrame]) -> str:
             ratio = row.seconds / row.computing
             verdict = "reached" if ratio <= OVERHEAD else "**missed**"
             rows.append(
-                f"| {row.implementation}: {row.jobs:.0f} jobs | {row.seconds:.3g} s,"
+                f"| {row.implementation}: {row.jobs:.0f} jobs that compute | {row.seconds:.3g} s,"
                 f" {ratio:.2f} times the {row.computing:.3g} s that they compute on each core;"
                 f" starting Python and importing libraries takes {row.starting:.3g} s |"
                 f" {OVERHEAD:g}: {verdict} |"
