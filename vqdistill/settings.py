@@ -80,6 +80,7 @@ WeightDecay = Annotated[
 ]
 Unordered = [Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_as_set)]
 Several = [Field(min_length=1), *Unordered]
+Counts = Annotated[tuple[Components, ...], *Several]
 
 
 class Settings(BaseModel):
@@ -312,7 +313,7 @@ class EiNets(Settings):
 class GaussianMixtures(Settings):
     """Plain mixtures of Gaussians, fitted by EM; not of the paper."""
 
-    sizes: Annotated[tuple[Components, ...], *Several]
+    sizes: Counts
     """N of each."""
     settings: Settings = Settings()
     """There are none."""
@@ -375,7 +376,7 @@ class Experiment(Settings):
     """The teachers' priors: gated PixelCNNs."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1), AfterValidator(_once)]
     """Which VQ-VAEs are trained, and what is distilled from each."""
-    n_components: Annotated[tuple[Components, ...], *Several]
+    n_components: Counts
     """N, of distilled models and of compiled continuous mixtures."""
     baselines: Baselines
     """Tractable models that are learned from the images; null leaves one out."""
@@ -394,7 +395,7 @@ class Distillation(Settings):
     grid: Grid
     codebook_size: CodebookSize
     methods: tuple[str, ...]
-    n_components: Annotated[tuple[Components, ...], *Several]
+    n_components: Counts
 
 
 class TeacherEvaluation(Settings):
@@ -402,7 +403,7 @@ class TeacherEvaluation(Settings):
 
     grid: Grid
     codebook_size: CodebookSize
-    n_components: Annotated[tuple[Components, ...], *Several]
+    n_components: Counts
     inpainting: Inpainting
 
 
@@ -419,7 +420,7 @@ class BaselineEvaluation(Settings):
 
     method: str
     size: Annotated[int, Field(ge=0)]
-    n_components: Annotated[tuple[Components, ...], *Several]
+    n_components: Counts
     inpainting: Inpainting
 
 

@@ -281,6 +281,33 @@ def test_changed_code_retrains_the_models_that_use_it(repository, tiny, tmp_path
     assert trained == {("train_prior", "2x2-K4"), ("train_prior", "4x4-K4")}
 
 
+SMALLEST = {  # what is allowed of every setting that has a size
+    "training": {"batch_size": 1, "max_epochs": 1, "patience": 1},
+    "data": {"dataset": "digits", "training_part": 1},
+    "vqvae": {"channels": {"2x2": [1, 1]}, "commitment": 0, "learning_rate": 1, "weight_decay": 1},
+    "prior": {"width": 1, "layers": 1, "head": 1, "learning_rate": 1},
+    "teachers": [{"grid": "2x2", "codebook_sizes": [2], "methods": ["exm", "dmrs"]}],
+    "n_components": [1],
+    "baselines": {
+        "cm": {"settings": {"latent_dimension": 1, "channels": [1, 1, 2], "points": 1, "chunk": 1}},
+        "einet": {"sizes": [1], "settings": {"pixels_per_step": 4, "em_every": 1}},
+        "gmm": {"sizes": [1]},
+    },
+    "inpainting": {"n_components": [], "scored_images": 1},
+    "classifier": {"width": 1},
+}
+
+
+@pytest.mark.slow
+def test_the_smallest_values_that_a_dry_run_accepts_can_be_run(repository, tmp_path):
+    """To the last figure, with a step for each image."""
+    path = tmp_path / "smallest.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST | {"experiment": "tiny", "seeds": [0]}), "utf-8")
+    snakemake(repository, tmp_path, "--configfile", path)
+    assert set(tables(tmp_path)) == set(TABLES)
+    assert len(list((tmp_path / "results/tiny/figures").glob("*.png"))) == len(FIGURES)
+
+
 # provenance
 
 
