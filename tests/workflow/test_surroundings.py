@@ -13,6 +13,7 @@ import pytest
 from helpers import ROOT, copy_repository, environment
 
 QUICK = "workflow/presets/quick.yaml"
+SNAKEMAKE = [sys.executable, "-P", "-m", "snakemake", "--nocolor", "--workflow-profile", "none"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def clone(tmp_path_factory) -> Path:
 def said(folder: Path, *words: str | Path, status: int = 0, **variables: str) -> str:
     """What Snakemake says in a folder, with variables."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "snakemake", "--nocolor", *words],
+        [*SNAKEMAKE, *words],
         cwd=folder, env=environment() | variables, capture_output=True, check=False,
     )  # fmt: skip
     both = (done.stdout + done.stderr).decode("utf-8", "replace")
