@@ -165,7 +165,8 @@ def test_modules_of_the_working_directory_take_no_ones_place(clone, tmp_path):
     with (copy / "vqdistill/steps/__init__.py").open("a", encoding="utf-8") as file:
         file.write("print('of the clone')\n")
     target = "results/quick/data/images.npz"
-    said(tmp_path / "work", "-s", copy / "Snakefile", "--configfile", copy / QUICK, "-c1", target)
+    words = ["-s", copy / "Snakefile", "--configfile", copy / QUICK, "--cores", "1", target]
+    said(tmp_path / "work", *words, PATH="/usr/bin:/bin")  # nor does another Python
     log = tmp_path / "work/results/quick/logs/prepare_data.log"
     assert "of the clone" in log.read_text(encoding="utf-8")
 

@@ -15,10 +15,12 @@ LISTS = Path(".snakemake/lists")
 # and doesn't ask the system for it anew each time.
 ALLOCATOR = "hugetlb=1 mmap_threshold=33554432 trim_threshold=4294967296 top_pad=67108864"
 TUNABLES = ":".join(f"glibc.malloc.{tunable}" for tunable in ALLOCATOR.split())
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def environment() -> dict[str, str]:
-    """The variables that steps run with; a user's own GLIBC_TUNABLES are kept.
+def environment(threads: int = 0) -> dict[str, str]:
+    """The variables that steps run with, those of threads too unless Snakemake sets them; a user's
+    own GLIBC_TUNABLES are kept.
 
     Steps run this package, and modules that lie in the working directory take no one's place. Text
     is UTF-8, whatever the locale. numpy's threads would only wait, which takes a core's time: steps
@@ -27,6 +29,7 @@ def environment() -> dict[str, str]:
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
     variables |= {"OPENBLAS_NUM_THREADS": "1"}
+    variables |= dict.fromkeys(THREADS if threads else (), str(threads))
     return {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)} | variables
 
 

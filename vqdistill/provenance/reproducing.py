@@ -101,7 +101,7 @@ class Result:
         """What is not as it was when the record was written, in a line each."""
         now: dict[str, Any] = environment(self.facts["device"])
         now |= {"code_version": self.current_version(), **now["libraries"], **now["variables"]}
-        now |= command_lines.environment()
+        now |= command_lines.environment(self.facts["threads"])
         then = {name: self.facts[name] for name in ("code_version", "hardware")}
         then |= self.facts["libraries"] | self.facts.get("variables", {})
         for name, value in then.items():
@@ -136,7 +136,7 @@ class Reproduction:
             **{name: facts[name] for name in ("experiment", "seed", "threads")},
         )
         log.info("%s, seed %s: %s", facts["step"], facts["seed"], result.record)
-        variables = os.environ | command_lines.environment()
+        variables = os.environ | command_lines.environment(facts["threads"])
         if subprocess.run(command, env=variables, check=False).returncode:
             raise InputError(f"{result.record}: its step {facts['step']} failed, see above")
 

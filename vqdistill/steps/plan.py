@@ -28,10 +28,10 @@ def plan(job: Job) -> None:
     cores = "one core" if job.threads == 1 else f"{job.threads} cores"
     print(f"{job.settings.experiment}: at most, if no training stops before its last epoch\n")
     print(shown.rename(columns=TIMES).to_string(index=False))
-    print(f"\nOn {cores} together: {duration(wall_hours(jobs, job.threads))}. Times of one GPU")
-    print("are of jobs that were measured on one; each holds a core too. memory_gb: the largest")
-    print("job. disk_gb: what is kept. Each job and the measurement that its estimate rests on:")
-    print(job["plan"])
+    print(f"\nOn {cores} together: {duration(wall_hours(jobs, job.threads))}.\n")
+    print("Times of one GPU are of jobs that were measured on one; each holds a core too.")
+    print("memory_gb: the largest job. disk_gb: what is kept.")
+    print(f"Each job and the measurement that its estimate rests on: {job['plan']}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ CAPTIONED += ["model_sizes", "timings", "data_dictionary"]
 
 # Signals reach the step itself and not a shell around it, which would end first and take it along.
 VARIABLES = " ".join(f"{k}={shlex.quote(v)}" for k, v in command_lines.environment().items())
+if not (workflow.deployment_settings and workflow.deployment_settings.deployment_method):
+    VARIABLES += f" PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"  # of this Python
 shell.prefix(f"set -euo pipefail; export {VARIABLES}; exec ")
 
 
