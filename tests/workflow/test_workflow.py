@@ -440,16 +440,16 @@ def test_a_result_whose_inputs_are_made_otherwise_is_made_all_the_same(repositor
         for name in ("data", "models/classifier/seed-0"):
             facts = dict(read_record(results / name / RECORD))
             facts["files"] = dict.fromkeys(facts["files"], "0")
+            if "best_validation" in facts:
+                facts["best_validation"] += 2.0
             write_json(results / name / RECORD, sealed(facts))
 
     results = changed_copy(tiny, tmp_path, change)
-    facts = dict(read_record(results / "models/classifier/seed-0" / RECORD))
-    facts["files"] |= {"results/tiny/data/images.npz": "0"}
-    write_json(results / "models/classifier/seed-0" / RECORD, sealed(facts))
     status, said = reproduce(repository, results / "models/classifier/seed-0", tmp_path / "new")
     assert status == 1
     assert "images.npz: made again, but another file than" in said
     assert "weights.safetensors: differs from the recorded one" in said
+    assert re.search(r"\n    best_validation: recorded \S+, now \S+, difference -2\n", said)
 
 
 def test_results_behind_links_are_reproduced(repository, tiny, tmp_path):

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from vqdistill.provenance.records import environment, file_digest, read_record, 
 
 log = logging.getLogger(__name__)
 RECORD = "record.json"
+COSTS = ("wall_seconds", "peak_memory_mb")
 TIMED = "history.csv"  # tells of seconds, which no two runs share
 
 
@@ -48,7 +50,25 @@ def reproduce(record: Path, folder: Path) -> dict[str, list[str] | None]:
             same = file_digest(run.place(path)) == digest
             name = str(path.relative_to(root))
             found[name] = None if same else differences(path, run.place(path))
+    if lines := differing_numbers(result.facts, read_record(run.place(result.record))):
+        found[str(result.record.relative_to(root))] = lines
     return found
+
+
+def differing_numbers(recorded: dict[str, Any], again: dict[str, Any]) -> list[str]:
+    """What differs in a record but its cost, such as the best validation value of a training."""
+    return [
+        _told(name, then, now)
+        for name, then in recorded.items()
+        if isinstance(then, int | float) and name not in COSTS and (now := again.get(name)) != then
+    ]
+
+
+def _told(name: str, then: Any, now: Any) -> str:
+    are_numbers = isinstance(then, Number) and isinstance(now, Number)
+    return f"{name}: recorded {then}, now {now}" + (
+        f", difference {now - then:.3g}" if are_numbers else ""
+    )
 
 
 def differences(recorded: Path, again: Path) -> list[str]:
@@ -64,11 +84,10 @@ def differences(recorded: Path, again: Path) -> list[str]:
         old, new = then[column], now[column]
         apart = (old != new) & ~(old.isna() & new.isna())
         if apart.any():
-            row, change = apart.idxmax(), ""
+            row = apart.idxmax()
             if {old.dtype.kind, new.dtype.kind} <= {"i", "f"}:
                 row = (new - old).abs().fillna(math.inf).where(apart).idxmax()
-                change = f", difference {new[row] - old[row]:.3g}"
-            lines.append(f"{column}: recorded {old[row]}, now {new[row]}{change}")
+            lines.append(_told(column, old[row], new[row]))
     return lines
 
 
