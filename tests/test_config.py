@@ -227,7 +227,7 @@ def test_a_missing_key_is_named(key):
 
 
 def test_the_digits_are_what_is_known_of_them():
-    arrays = data.prepare("digits", None, 0, 1)
+    arrays = data.prepare_dataset("digits", None, 0, 1)
     n_train, *shape = arrays["train_images"].shape
     found = Dataset(tuple(shape), int(arrays["levels"]), n_train, len(arrays["test_x"]))
     assert DATASETS["digits"] == found

@@ -19,7 +19,7 @@ from vqdistill.files import write_arrays
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.prepare("digits", None, noise_seed=3, training_part=200)
+    return data.prepare_dataset("digits", None, noise_seed=3, training_part=200)
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +69,15 @@ def test_the_largest_noise_stays_below_one():
 
 
 def test_noise_is_fixed_by_its_seed_alone(digits):
-    again = data.prepare("digits", None, noise_seed=3, training_part=100)
-    other = data.prepare("digits", None, noise_seed=4, training_part=200)
+    again = data.prepare_dataset("digits", None, noise_seed=3, training_part=100)
+    other = data.prepare_dataset("digits", None, noise_seed=4, training_part=200)
     for split in ("test", "validation"):
         np.testing.assert_array_equal(again[f"{split}_x"], digits[f"{split}_x"])
         assert not np.array_equal(other[f"{split}_x"], digits[f"{split}_x"])
         np.testing.assert_array_equal(other[f"{split}_labels"], digits[f"{split}_labels"])
     np.testing.assert_array_equal(other["train_images"], digits["train_images"])
     np.testing.assert_array_equal(again["train_x"], digits["train_x"][:100])
-    whole = data.prepare("digits", None, noise_seed=3, training_part=200)
+    whole = data.prepare_dataset("digits", None, noise_seed=3, training_part=200)
     assert str(whole["checksum"]) == str(digits["checksum"])
     assert len({str(arrays["checksum"]) for arrays in (digits, again, other)}) == 3
 
@@ -107,7 +107,7 @@ def test_loaded_images(digits, images):
 
 
 def test_an_unknown_dataset():
-    assert re.search("cifar.*mnist", refusal(data.prepare, "cifar", None, 0, 10))
+    assert re.search("cifar.*mnist", refusal(data.prepare_dataset, "cifar", None, 0, 10))
 
 
 # bits per dimension
@@ -229,7 +229,7 @@ def offline(monkeypatch):
 
 
 def refused(dataset, root):
-    return refusal(data.prepare, dataset, None if root is None else str(root), 0, 5)
+    return refusal(data.prepare_dataset, dataset, None if root is None else str(root), 0, 5)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_mnist_is_split_at_the_last_images(monkeypatch):
     test = train[0][:3], np.arange(3)
     monkeypatch.setattr(data, "_published_images", lambda *_: (train, test))
     monkeypatch.setitem(DATASETS, "mnist", DATASETS["mnist"]._replace(n_held_out=2))
-    arrays = data.prepare("mnist", None, 0, 4)
+    arrays = data.prepare_dataset("mnist", None, 0, 4)
     np.testing.assert_array_equal(arrays["train_images"], train[0][:5])
     np.testing.assert_array_equal(arrays["train_labels"], range(5))
     np.testing.assert_array_equal(arrays["validation_labels"], [5, 6])

@@ -6,14 +6,15 @@ vqdistill.settings.Settings), and
     build(image_shape, settings) -> nn.Module
     trainer(model, batches, validation_x, generator, settings) -> training.loop.Trainer
 
-Where its Settings have a `size`, the model is a circuit (circuits.base.Circuit) as it stands. Else
-the file also holds what compiles it, to a mixture whose first n components are the model of size n:
+The model is a circuit (circuits.base.Circuit) as it stands, and where its Settings have a `size`,
+the configuration lists `sizes`. Unless the file also holds what compiles the model, to a mixture
+whose first n components are the model of size n:
 
     circuit(model, n_components, generator) -> circuits.mixture.Mixture
 """
 
 import importlib
-from pathlib import Path
+import pkgutil
 from types import ModuleType
 
 from vqdistill import settings
@@ -32,13 +33,18 @@ def module_name(method: str) -> str:
     return f"{__name__}.{FILES.get(method, method)}"
 
 
+def baseline_names() -> list[str]:
+    """The baselines that there are, by the ids that they have in configs and tables."""
+    ids = {file: name for name, file in FILES.items()}
+    return sorted(ids.get(module.name, module.name) for module in pkgutil.iter_modules(__path__))
+
+
 def load_baseline(method: str) -> ModuleType:
     """The module of a baseline ('cm', 'einet', …). Raises InputError where there is none."""
-    file = Path(__file__).with_name(f"{FILES.get(method, method)}.py")
-    if not (method.isidentifier() and file.exists()) or method.startswith("_"):
+    if method not in baseline_names():
         raise InputError(
-            f"baselines.{method}: not known; expected {', '.join(SETTINGS)} or the name of a file"
-            " in vqdistill/baselines"
+            f"baselines.{method}: not known; {settings.suggestion(method, baseline_names())} or add"
+            f" vqdistill/baselines/{method}.py"
         )
     return importlib.import_module(module_name(method))
 
@@ -52,5 +58,10 @@ def settings_of(method: str) -> type[settings.Settings]:
 
 
 def has_size(method: str) -> bool:
-    """Whether a baseline is a circuit as it stands, of the size in its settings."""
+    """Whether the configuration lists sizes of a baseline, since its settings have a `size`."""
     return "size" in settings_of(method).model_fields
+
+
+def is_circuit(method: str) -> bool:
+    """Whether a baseline is a circuit as it stands, and not compiled to mixtures of any N."""
+    return method != "cm" and (method in SETTINGS or not hasattr(load_baseline(method), "circuit"))

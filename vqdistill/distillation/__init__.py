@@ -19,7 +19,7 @@ from vqdistill.errors import InputError
 
 EXACT_METHOD = "exm"
 MAX_EXACT_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
-NO_METHODS = {"selection", "enumeration", EXACT_METHOD}
+NO_METHODS = {"selection", "enumeration", "mixtures", EXACT_METHOD}
 
 
 def method_names() -> list[str]:
