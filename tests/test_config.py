@@ -264,9 +264,10 @@ def test_an_exact_model_alone_may_have_fewer_latents_than_components():
 
 @pytest.fixture
 def own_baseline(monkeypatch):
-    """A file of vqdistill/baselines with settings of its own."""
+    """A file of vqdistill/baselines with settings of its own: the plain mixture, and one more."""
     path = Path(baselines.__file__).with_name("own_for_tests.py")
     lines = [
+        "from vqdistill.baselines.gmm import build, trainer",
         "from vqdistill.settings import Count, Settings as Base",
         "class Settings(Base):",
         "    size: Count = 1",

@@ -18,7 +18,7 @@ import pkgutil
 from types import ModuleType
 
 from vqdistill import settings
-from vqdistill.errors import InputError
+from vqdistill.errors import InputError, failures_told
 
 FILES = {"cm": "continuous_mixture"}  # ids that differ from the name of the file
 SETTINGS = {
@@ -46,15 +46,22 @@ def load_baseline(method: str) -> ModuleType:
             f"baselines.{method}: not known; {settings.suggestion(method, baseline_names())} or add"
             f" vqdistill/baselines/{method}.py"
         )
-    return importlib.import_module(module_name(method))
+    with failures_told(f"baselines.{method}"):
+        return importlib.import_module(module_name(method))
 
 
 def settings_of(method: str) -> type[settings.Settings]:
     """The kind of a baseline's settings; torch is imported for those alone that were added.
 
-    Raises InputError where there is no such baseline.
+    Raises InputError where there is no such baseline, or none in its file.
     """
-    return SETTINGS[method] if method in SETTINGS else load_baseline(method).Settings
+    kind = SETTINGS.get(method) or getattr(load_baseline(method), "Settings", None)
+    if kind is None:
+        raise InputError(
+            f"baselines.{method}: found no Settings in its file, expected a class derived from"
+            " vqdistill.settings.Settings; see docs/extending.md"
+        )
+    return kind
 
 
 def has_size(method: str) -> bool:
