@@ -305,3 +305,64 @@ def test_mnist_is_split_at_the_last_images(monkeypatch):
     np.testing.assert_array_equal(np.floor(256 * arrays["validation_x"]), train[0][5:])
     np.testing.assert_array_equal(np.floor(256 * arrays["test_x"]), test[0])
     assert DATASETS["fashion_mnist"] == ((28, 28), 256, 50_000, 10_000)
+
+
+# images in one's own code
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (5, 3, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.array,
+        torch.tensor,
+        lambda grey: grey[::-1].copy()[::-1],
+        lambda grey: np.frombuffer(grey.tobytes(), np.uint8).reshape(grey.shape),  # read-only
+        lambda grey: torch.tensor(grey).flatten(1),
+    ],
+)
+def test_prepared_images_lie_in_their_grey_levels_and_come_back(make):
+    images = make(GREY)
+    x = data.prepare(images)
+    assert x.dtype == torch.float32
+    assert x.shape == images.shape
+    noise = x.double() * 256 - torch.tensor(GREY).view(x.shape)
+    assert noise.min() >= 0
+    assert noise.max() < 1
+    assert noise.std() > 0.2
+    for back in (data.to_images(x), data.to_images(x.numpy()), data.to_images(x.double())):
+        assert back.dtype == np.uint8
+        assert (back.reshape(GREY.shape) == GREY).all()
+
+
+def test_noise_is_new_each_time_unless_a_generator_fixes_it():
+    same = [data.prepare(GREY, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*same)
+    assert not torch.equal(data.prepare(GREY), data.prepare(GREY))
+    assert data.prepare(GREY[:0]).shape == (0, 3, 4)
+
+
+def test_images_of_fewer_levels():
+    x = data.prepare(GREY % 17, levels=17)
+    assert (data.to_images(x, 17) == GREY % 17).all()
+    assert "found grey level 255, expected all below levels = 17" in refusal(
+        data.prepare, GREY | 255, 17
+    )
+
+
+def test_what_is_drawn_beyond_the_levels_is_cut():
+    assert data.to_images(np.array([-0.5, 0.0, 0.999, 1.0, 7.0])).tolist() == [0, 0, 255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    "images", [GREY.astype(float), GREY.astype(int), GREY[0, 0], torch.rand(2, 3), [[1, 2]], None]
+)
+def test_what_is_no_image_of_grey_levels_is_refused(images):
+    assert "expected uint8, a NumPy array or a tensor" in refusal(data.prepare, images)
+
+
+@pytest.mark.parametrize("images", [GREY, torch.tensor([math.nan]), np.array(["a"]), None])
+def test_what_is_no_image_in_the_unit_interval_is_refused(images):
+    assert "expected floating point without NaN" in refusal(data.to_images, images)

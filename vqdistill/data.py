@@ -286,4 +286,4 @@ def to_images(x: Tensor | np.ndarray, levels: int = 256) -> np.ndarray:
     x = x.detach().cpu().double().numpy() if isinstance(x, Tensor) else np.asarray(x)
     if x.dtype.kind != "f" or np.isnan(x).any():
         raise InputError(f"images: found {x.dtype}, expected floating point without NaN, in [0, 1)")
-    return np.clip(np.floor(x * levels), 0, levels - 1).astype(np.uint8)
+    return np.clip(np.floor(x.astype(np.float64) * levels), 0, levels - 1).astype(np.uint8)

@@ -213,6 +213,7 @@ MISSING = {  # method, keys, and what is said
     "a grid of none": ("cm", {"grid": "2x2", "seed": SEED}, "grid: found '2x2', expected none"),
     "no components": ("dmrs", EXACT, "n_components: found 0, expected 1 to 81 of dmrs"),
     "components of none": ("einet", EINET | {"n_components": 4}, "found 4, expected none of einet"),
+    "components as text": ("dmrs", EXACT | {"n_components": "4"}, "found '4', expected 1 to 81"),
     "components of all": ("exm", EXACT | {"n_components": 4}, "found 4, expected none of exm"),
     "no components of a CM": ("cm", {"seed": SEED}, "n_components: found 0, expected 1 or more"),
 }
@@ -247,6 +248,17 @@ def test_a_folder_without_models(tmp_path):
         vqdistill.models, tmp_path
     )
     assert "nowhere: no trained models" in refusal(vqdistill.load, tmp_path / "nowhere", "cm")
+
+
+def test_a_folder_with_a_file_of_a_model_names_it(tmp_path):
+    mixture_of(3, 64).save(tmp_path / "models/one.safetensors")
+    assert f"such as {tmp_path}/models/one.safetensors" in refusal(vqdistill.load, tmp_path, "cm")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta device", 3.5])
+def test_devices_that_are_not_there(results, device):
+    said = refusal(load, results, "einet", device=device, **EINET)
+    assert f"device: found {device!r}, expected 'cpu'" in said
 
 
 def test_completion_shows_what_there_is():

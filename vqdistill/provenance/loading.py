@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -167,17 +168,19 @@ def load(
     'exm' has). Raises InputError where there is no such model, in a line that says what there is,
     and where the latents were selected from another training of the VQ-VAE.
     """
-    run, asked = Path(run), {"grid": grid, "codebook_size": codebook_size, "size": size}
-    if run.suffix == ".safetensors":
+    run = Path(run).expanduser()
+    asked = {"grid": grid, "codebook_size": codebook_size, "size": size}
+    _check_device(device)
+    if run.is_file() or run.suffix == ".safetensors":
         if method or n_components or weights or any(asked.values()):
             raise InputError(f"{run}: a file of one model; expected no argument but `device`")
         return _load_file(run, device)
     if weights not in ("", "uniform", "prior"):
         raise InputError(f"weights: found {weights!r}, expected 'uniform' or 'prior'")
     found = _only(_available(run), run, {"method": method, **asked, "seed": seed})
-    if bool(n_components) != bool(found.n_components):
+    if not isinstance(n_components, Integral) or bool(n_components) != bool(found.n_components):
         raise InputError(
-            f"n_components: found {n_components}, expected {found.n_components or 'none'} of"
+            f"n_components: found {n_components!r}, expected {found.n_components or 'none'} of"
             f" {method} in {run}"
         )
     if found.grid:
@@ -196,7 +199,7 @@ def models(run: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame(_available(Path(run)))
+    return pd.DataFrame(_available(Path(run).expanduser()))
 
 
 class Available(NamedTuple):
@@ -226,9 +229,10 @@ def _available(run: Path) -> list[Available]:
             keys = (method, "", 0, int(size or 0), int(seed.removeprefix("seed-")))
             found.append(Available(*keys, "" if is_circuit(method) else "1 or more"))
     if not found:
+        saved = next(iter(sorted(map(str, run.glob("models/*.safetensors")))), "model.safetensors")
         raise InputError(
             f"{run}: no trained models there; expected the folder of a run, such as results/quick,"
-            " or a .safetensors file that model.save wrote"
+            f" or a file that model.save wrote, such as {saved}"
         )
     return sorted(found)
 
@@ -282,6 +286,16 @@ def _load_distilled(
     codes, log_prior = latents.first(n_components)
     log_weights = torch.log_softmax(log_prior, 0) if weights == "prior" else None
     return distilled_mixture(vqvae, codes, log_weights)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"device: found {device!r}, expected 'cpu', or 'cuda' where there is a GPU"
+            f" ({str(error).splitlines()[0]})"
+        ) from None
 
 
 SAVED = {  # by the kind that `Circuit.save` writes
