@@ -363,6 +363,8 @@ def test_what_is_no_image_of_grey_levels_is_refused(images):
     assert "expected uint8, a NumPy array or a tensor" in refusal(data.prepare, images)
 
 
-@pytest.mark.parametrize("images", [GREY, torch.tensor([math.nan]), np.array(["a"]), None])
+@pytest.mark.parametrize(
+    "images", [GREY, torch.tensor(GREY), torch.tensor([math.nan]), np.array(["a"]), None]
+)
 def test_what_is_no_image_in_the_unit_interval_is_refused(images):
     assert "expected floating point without NaN" in refusal(data.to_images, images)

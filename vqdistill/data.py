@@ -270,9 +270,10 @@ def prepare(
             f"images: found {kind}{shape}, expected uint8, a NumPy array or a tensor, [n, h, w] or"
             " [n, D], of grey levels; images in [0, 1) are ready as they are"
         )
-    if images.numel() and images.max() >= levels:
+    brightest = int(images.max()) if images.numel() else 0
+    if brightest >= levels:
         raise InputError(
-            f"images: found grey level {images.max()}, expected all below levels = {levels}; give"
+            f"images: found grey level {brightest}, expected all below levels = {levels}; give"
             " the number of grey levels, such as levels=256"
         )
     return with_noise(images, levels, generator or fresh_generator())
@@ -283,7 +284,9 @@ def to_images(x: Tensor | np.ndarray, levels: int = 256) -> np.ndarray:
 
     The way back from `prepare`. Raises InputError where pixels are no numbers.
     """
-    x = x.detach().cpu().double().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if isinstance(x, Tensor):
+        x = (x.detach().double() if x.is_floating_point() else x).cpu().numpy()
+    x = np.asarray(x)
     if x.dtype.kind != "f" or np.isnan(x).any():
         raise InputError(f"images: found {x.dtype}, expected floating point without NaN, in [0, 1)")
     return np.clip(np.floor(x.astype(np.float64) * levels), 0, levels - 1).astype(np.uint8)
