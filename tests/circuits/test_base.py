@@ -272,9 +272,9 @@ def test_other_masks_get_one_line(circuit, query):
         elif name == "for other images":
             continue  # they are several masks
         elif isinstance(mask, torch.Tensor):
-            message = refusal(ask(circuit), X, mask[None])
+            message = refusal(getattr(circuit, query), X, mask[None])
         else:
-            message = refusal(ask(circuit), X, mask)
+            message = refusal(getattr(circuit, query), X, mask)
         assert "expect" in message, name
     if "none" not in kind:
         assert "mask: found none, expected bool" in refusal(getattr(circuit, query), X, None)
@@ -317,6 +317,7 @@ def test_samples(circuit):
     assert "generators: found 2, expected 1" in refusal(
         circuit.completions, X, HALF[None], [seeded(), seeded()]
     )
+    assert "expected 1, one a mask" in refusal(circuit.completions, X, HALF[None], seeded())
 
 
 def test_samples_and_points_of_integrals_are_answered(circuit):

@@ -147,11 +147,10 @@ class Circuit(ABC):
             x.shape if isinstance(x, Array) else (),
             self._asked_of_several(x, masks),
         )
-        generators = [None] * len(masks) if generators is None else list(generators)
-        if len(generators) != len(masks):
-            raise InputError(
-                f"generators: found {len(generators)}, expected {len(masks)}, one a mask"
-            )
+        generators = [None] * len(masks) if generators is None else generators
+        if not isinstance(generators, Sequence) or len(generators) != len(masks):
+            found = len(generators) if isinstance(generators, Sequence) else repr(generators)
+            raise InputError(f"generators: found {found}, expected {len(masks)}, one a mask")
         if not len(masks):
             nothing = x.new_empty(0, *shape)
             return Completions(_no_log_probs(x), nothing, nothing)

@@ -193,13 +193,17 @@ def load(
 
 
 def models(run: str | Path) -> "pd.DataFrame":
-    """What `load` can load of a run: a row for each method, with its VQ-VAE or size, and seed.
+    """What `load` can load of a run: a row for each method, with its VQ-VAE or size.
 
-    The columns are the arguments of `load`; `n_components` says which there are.
+    The columns are arguments of `load`; `n_components` and `seed` say which there are.
     """
     import pandas as pd
 
-    return pd.DataFrame(_available(Path(run).expanduser()))
+    table = pd.DataFrame(_available(Path(run).expanduser()))
+    keys = [column for column in table.columns if column != "seed"]
+    return table.groupby(keys, as_index=False).agg(
+        {"seed": lambda seeds: ", ".join(map(str, seeds))}
+    )
 
 
 class Available(NamedTuple):
