@@ -3,12 +3,16 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from helpers import ROOT, TINY, configuration, copy_repository, environment
 
-from vqdistill.files import read_csv
+import vqdistill
+from vqdistill.data import prepare
+from vqdistill.files import read_arrays, read_csv
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 
@@ -63,7 +67,23 @@ def test_the_templates_of_the_page_are_in_every_table_and_figure(repository):
     tables = repository / "results/tiny/tables"
     for name in ("density", "density_summary", "inpainting", "inpainting_summary"):
         assert {"likely", "pixels"} <= set(read_csv(tables / f"{name}.csv").method), name
-    (model,) = read_csv(tables / "density.csv").query("method == 'pixels' and split == 'test'").bpd
-    assert 2 < model < 8
+    density = read_csv(tables / "density.csv")
+    (pixels,) = density.query("method == 'pixels' and split == 'test'").bpd
+    assert 2 < pixels < 8
     assert "likely" in set(read_csv(tables / "costs.csv").method)
     assert (repository / "results/tiny/figures/figure1.png").stat().st_size > 10_000
+    done = run(repository, extended(), "reference")
+    assert done.returncode == 0, done.stdout
+    check_shared_model(repository / "results/reference/tiny/models", density)
+
+
+def check_shared_model(folder: Path, density: pd.DataFrame) -> None:
+    """The reference has the best distilled model, and images to ask it about."""
+    (path,) = folder.glob("*.safetensors")
+    best = density.query("grid != '-' and split == 'validation'").sort_values("bpd").iloc[0]
+    assert path.stem == f"{best.method}-2x2-K4-N{best.n_components}"
+    model, examples = vqdistill.load(path), read_arrays(folder / "examples.npz")
+    assert (model.image_shape, model.levels, model.n_components) == ((8, 8), 17, best.n_components)
+    assert examples["images"].shape == (10, 8, 8)
+    assert examples["labels"].tolist() == list(range(10))
+    assert model.bpd(prepare(examples["images"], 17)).isfinite().all()
