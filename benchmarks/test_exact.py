@@ -10,7 +10,7 @@ from benchmarks.test_mixture import broadcast
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.distillation.enumeration import codes_of
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.provenance.loading import exact_mixture
+from vqdistill.distillation.mixtures import exact_mixture
 
 N_IMAGES = 1000
 SIZES = [8, 16, 32]

@@ -327,7 +327,7 @@ def test_a_missing_key_is_named(key):
 
 
 def test_the_digits_are_what_is_known_of_them():
-    arrays = data.prepare("digits", None, 0, 1)
+    arrays = data.prepare_dataset("digits", None, 0, 1)
     n_train, *shape = arrays["train_images"].shape
     found = Dataset(tuple(shape), int(arrays["levels"]), n_train, len(arrays["test_x"]))
     assert DATASETS["digits"] == found
@@ -421,9 +421,10 @@ def test_an_exact_model_alone_may_have_fewer_latents_than_components():
 
 @pytest.fixture
 def own_baseline(monkeypatch):
-    """A file of vqdistill/baselines with settings of its own."""
+    """A file of vqdistill/baselines with settings of its own: the plain mixture, and one more."""
     path = Path(baselines.__file__).with_name("own_for_tests.py")
     lines = [
+        "from vqdistill.baselines.gmm import build, trainer",
         "from vqdistill.settings import Count, Settings as Base",
         "class Settings(Base):",
         "    size: Count = 1",

@@ -20,7 +20,7 @@ from vqdistill.files import write_arrays
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.prepare("digits", None, noise_seed=3, training_part=200)
+    return data.prepare_dataset("digits", None, noise_seed=3, training_part=200)
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +70,15 @@ def test_the_largest_noise_stays_below_one():
 
 
 def test_noise_is_fixed_by_its_seed_alone(digits):
-    again = data.prepare("digits", None, noise_seed=3, training_part=100)
-    other = data.prepare("digits", None, noise_seed=4, training_part=200)
+    again = data.prepare_dataset("digits", None, noise_seed=3, training_part=100)
+    other = data.prepare_dataset("digits", None, noise_seed=4, training_part=200)
     for split in ("test", "validation"):
         np.testing.assert_array_equal(again[f"{split}_x"], digits[f"{split}_x"])
         assert not np.array_equal(other[f"{split}_x"], digits[f"{split}_x"])
         np.testing.assert_array_equal(other[f"{split}_labels"], digits[f"{split}_labels"])
     np.testing.assert_array_equal(other["train_images"], digits["train_images"])
     np.testing.assert_array_equal(again["train_x"], digits["train_x"][:100])
-    whole = data.prepare("digits", None, noise_seed=3, training_part=200)
+    whole = data.prepare_dataset("digits", None, noise_seed=3, training_part=200)
     assert str(whole["checksum"]) == str(digits["checksum"])
     assert len({str(arrays["checksum"]) for arrays in (digits, again, other)}) == 3
 
@@ -108,7 +108,7 @@ def test_loaded_images(digits, images):
 
 
 def test_an_unknown_dataset():
-    assert re.search("cifar.*mnist", refusal(data.prepare, "cifar", None, 0, 10))
+    assert re.search("cifar.*mnist", refusal(data.prepare_dataset, "cifar", None, 0, 10))
 
 
 # bits per dimension
@@ -231,7 +231,7 @@ def offline(monkeypatch):
 
 
 def refused(dataset, root):
-    return refusal(data.prepare, dataset, None if root is None else str(root), 0, 5)
+    return refusal(data.prepare_dataset, dataset, None if root is None else str(root), 0, 5)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_mnist_is_split_at_the_last_images(own_images):
     """The last 10,000 training images are for validation: here the last 10 of 30."""
     train, test = TEN[::-1] + TEN + TEN, TEN
     own_images(train, test)
-    arrays = data.prepare("mnist", None, 0, 4)
+    arrays = data.prepare_dataset("mnist", None, 0, 4)
     raw = np.arange(30 * 784).astype(np.uint8).reshape(-1, 28, 28)
     np.testing.assert_array_equal(arrays["train_images"], raw[:20])
     np.testing.assert_array_equal(arrays["train_labels"], train[:20])
@@ -379,3 +379,66 @@ def test_a_failed_download_leaves_no_folder_and_tells_its_whole_cause(tmp_path):
     message = refused("mnist", tmp_path / "new/images")
     assert "(Error downloading train-images-idx3-ubyte.gz: Tried mirrors)" in message
     assert not list(tmp_path.iterdir())
+
+
+# images in one's own code
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (5, 3, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.array,
+        torch.tensor,
+        lambda grey: grey[::-1].copy()[::-1],
+        lambda grey: np.frombuffer(grey.tobytes(), np.uint8).reshape(grey.shape),  # read-only
+        lambda grey: torch.tensor(grey).flatten(1),
+    ],
+)
+def test_prepared_images_lie_in_their_grey_levels_and_come_back(make):
+    images = make(GREY)
+    x = data.prepare(images)
+    assert x.dtype == torch.float32
+    assert x.shape == images.shape
+    noise = x.double() * 256 - torch.tensor(GREY).view(x.shape)
+    assert noise.min() >= 0
+    assert noise.max() < 1
+    assert noise.std() > 0.2
+    for back in (data.to_images(x), data.to_images(x.numpy()), data.to_images(x.double())):
+        assert back.dtype == np.uint8
+        assert (back.reshape(GREY.shape) == GREY).all()
+
+
+def test_noise_is_new_each_time_unless_a_generator_fixes_it():
+    same = [data.prepare(GREY, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*same)
+    assert not torch.equal(data.prepare(GREY), data.prepare(GREY))
+    assert data.prepare(GREY[:0]).shape == (0, 3, 4)
+
+
+def test_images_of_fewer_levels():
+    x = data.prepare(GREY % 17, levels=17)
+    assert (data.to_images(x, 17) == GREY % 17).all()
+    assert "found grey level 255, expected all below levels = 17" in refusal(
+        data.prepare, GREY | 255, 17
+    )
+
+
+def test_what_is_drawn_beyond_the_levels_is_cut():
+    assert data.to_images(np.array([-0.5, 0.0, 0.999, 1.0, 7.0])).tolist() == [0, 0, 255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    "images", [GREY.astype(float), GREY.astype(int), GREY[0, 0], torch.rand(2, 3), [[1, 2]], None]
+)
+def test_what_is_no_image_of_grey_levels_is_refused(images):
+    assert "expected uint8, a NumPy array or a tensor" in refusal(data.prepare, images)
+
+
+@pytest.mark.parametrize(
+    "images", [GREY, torch.tensor(GREY), torch.tensor([math.nan]), np.array(["a"]), None]
+)
+def test_what_is_no_image_in_the_unit_interval_is_refused(images):
+    assert "expected floating point without NaN" in refusal(data.to_images, images)

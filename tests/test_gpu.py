@@ -12,11 +12,11 @@ from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, StreamedMixture
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches, CodeBatches
-from vqdistill.distillation import dmbs, dmrs
+from vqdistill.distillation import dmbs, dmrs, mixtures
+from vqdistill.distillation.mixtures import exact_mixture
 from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
-from vqdistill.provenance import loading
 from vqdistill.randomness import drawn_seed
 from vqdistill.steps.job import compute_device
 from vqdistill.training.gradient import GradientTrainer
@@ -167,12 +167,12 @@ def test_mixtures_answer_as_on_the_cpu(n, device):
 
 
 def test_streamed_components_are_summed_as_on_the_cpu(device, monkeypatch):
-    monkeypatch.setattr(loading, "DECODED_AT_ONCE", 100)
+    monkeypatch.setattr(mixtures, "DECODED_AT_ONCE", 100)
     torch.manual_seed(0)
     model, x = vqvae((2, 2), 10).eval().requires_grad_(False), images(N)
     log_prior = torch.randn(10**4, generator=seeded(), dtype=torch.float64).log_softmax(0)
-    theirs = loading.exact_mixture(model, log_prior)
-    ours = loading.exact_mixture(copy.deepcopy(model).to(device), log_prior)
+    theirs = exact_mixture(model, log_prior)
+    ours = exact_mixture(copy.deepcopy(model).to(device), log_prior)
     assert type(ours) is StreamedMixture
     found = ours.log_prob(x.to(device)).cpu()
     torch.testing.assert_close(found, theirs.log_prob(x), rtol=1e-6, atol=1e-3)

@@ -4,17 +4,18 @@ What a job gets is all that its result depends on besides its input files, its s
 Nothing imports torch.
 """
 
+import importlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import NoneType
+from types import ModuleType, NoneType
 from typing import Any
 
 import yaml
 
-from vqdistill.baselines import has_size, settings_of
+from vqdistill.baselines import SETTINGS, has_size, is_circuit, settings_of
 from vqdistill.datasets import DATASETS, Dataset
-from vqdistill.distillation import EXACT_METHOD, MAX_EXACT_LATENTS, method_names
+from vqdistill.distillation import EXACT_METHOD, MAX_EXACT_LATENTS, METHODS, method_names
 from vqdistill.errors import InputError
 from vqdistill.models.architectures import check_channels, check_cm_channels, encoder_layers
 from vqdistill.settings import (
@@ -172,6 +173,9 @@ def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None
         if method not in known:
             hint = suggestion(method, known)
             raise InputError(f"{where}.methods: found {method!r}, expected a method; {hint}")
+        if method not in (EXACT_METHOD, *METHODS):
+            with _told_at(f"{where}.methods: "):
+                _contracts().check_method(method)
     channels, positions = experiment.vqvae.channels, math.prod(teacher.grid)
     if grid not in channels:
         raise InputError(
@@ -229,6 +233,14 @@ def _check_baseline(experiment: Experiment, model: str) -> None:
             f"{where}.sizes: found {settings.size}, expected at most {n_train}, the training images"
             " on which the components start"
         )
+    if method not in SETTINGS:
+        with _told_at("config: "):
+            _contracts().check_baseline(method, settings, images(experiment))
+
+
+def _contracts() -> ModuleType:
+    """What was added is tried, for which torch is imported; not where nothing was."""
+    return importlib.import_module("vqdistill.contracts")
 
 
 # What an experiment consists of
@@ -370,7 +382,7 @@ def expected_models(experiment: Experiment) -> list[dict[str, Any]]:
             ]
     for method, size in baselines(experiment).values():
         keys = {"method": method, "grid": "-", "codebook_size": 0, "size": size}
-        if size:
+        if is_circuit(method):
             models.append({**keys, "n_components": 0, "weights": "learned"})
         else:
             sizes = experiment.n_components

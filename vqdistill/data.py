@@ -19,7 +19,7 @@ from torch import Tensor
 from vqdistill.datasets import DATA_VARIABLE, DATASETS, files_of, folder_of
 from vqdistill.errors import InputError, make_anew
 from vqdistill.files import read_arrays
-from vqdistill.randomness import derived_seed
+from vqdistill.randomness import derived_seed, fresh_generator
 
 EVALUATED = ("test", "validation", "train")
 N_CLASSES = 10
@@ -51,7 +51,7 @@ def bits_per_dimension(log_likelihood, n_variables: int, levels: int):
     return -log_likelihood / (n_variables * np.log(2)) + np.log2(levels)
 
 
-def prepare(dataset: str, root: str | None, noise_seed: int, training_part: int) -> dict:
+def prepare_dataset(dataset: str, root: str | None, noise_seed: int, training_part: int) -> dict:
     """The arrays of the prepared file: split, and noise where it is fixed.
 
     MNIST and Fashion-MNIST: the last 10,000 training images are for validation. The digits of
@@ -273,3 +273,46 @@ def _verify(path: Path, md5: str, dataset: str) -> None:
             f"{path}: its checksum can't be verified without {archive.name}; put the archive"
             " beside it"
         )
+
+
+# Images in one's own code
+
+
+def prepare(
+    images: Tensor | np.ndarray, levels: int = 256, generator: torch.Generator | None = None
+) -> Tensor:
+    """What models are asked about, of grey levels: (v + u)/L float32 in [0, 1), of the same shape.
+
+    images: uint8, a NumPy array or a tensor, [n, h, w] or [n, D], with grey levels v below
+    L = `levels`, which a model knows (`model.levels`). u ~ U[0, 1) is drawn from the generator, or
+    anew each time. `to_images` is the way back. Raises InputError for other images.
+    """
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8:
+        images = torch.from_numpy(np.array(images, order="C"))
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim < 2:
+        kind = getattr(images, "dtype", type(images).__name__)
+        shape = f" of shape {tuple(images.shape)}" if hasattr(images, "shape") else ""
+        raise InputError(
+            f"images: found {kind}{shape}, expected uint8, a NumPy array or a tensor, [n, h, w] or"
+            " [n, D], of grey levels; images in [0, 1) are ready as they are"
+        )
+    brightest = int(images.max()) if images.numel() else 0
+    if brightest >= levels:
+        raise InputError(
+            f"images: found grey level {brightest}, expected all below levels = {levels}; give"
+            " the number of grey levels, such as levels=256"
+        )
+    return with_noise(images, levels, generator or fresh_generator())
+
+
+def to_images(x: Tensor | np.ndarray, levels: int = 256) -> np.ndarray:
+    """Grey levels uint8 of images in [0, 1), of the same shape: ⌊x L⌋, cut to 0 … L − 1.
+
+    The way back from `prepare`. Raises InputError where pixels are no numbers.
+    """
+    if isinstance(x, Tensor):
+        x = (x.detach().double() if x.is_floating_point() else x).cpu().numpy()
+    x = np.asarray(x)
+    if x.dtype.kind != "f" or np.isnan(x).any():
+        raise InputError(f"images: found {x.dtype}, expected floating point without NaN, in [0, 1)")
+    return np.clip(np.floor(x.astype(np.float64) * levels), 0, levels - 1).astype(np.uint8)

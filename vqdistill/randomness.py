@@ -21,6 +21,15 @@ def generator(seed: int, purpose: str, device: "torch.device | str" = "cpu") -> 
     return torch.Generator(device=device).manual_seed(derived_seed(seed, purpose))
 
 
+def fresh_generator() -> "torch.Generator":
+    """A torch generator whose seed the system draws: it differs each time."""
+    import torch
+
+    generator = torch.Generator()
+    generator.seed()
+    return generator
+
+
 def drawn_seed(generator: "torch.Generator") -> int:
     """A seed below 2^31 from a generator; on a GPU without waiting for the work it is doing."""
     import torch

@@ -117,7 +117,7 @@ def test_partitions_are_cut_without_changing_anything(monkeypatch):
 def test_frequencies_of_leaf_units_are_those_of_the_trees(model):
     log_weights, means, _ = explicit(model)
     samples = model.sample(20_000, seeded(1), leaf_means=True)
-    choices = (samples[:, None] == means).all(2)  # trees of alike leaves are alike
+    choices = (samples[:, None] == means.float()).all(2)  # trees of alike leaves are alike
     found = choices.double().mean(0)
     alike = (means[:, None] == means).all(2).double()
     torch.testing.assert_close(found, alike @ log_weights.exp(), atol=0.02, rtol=0)

@@ -194,7 +194,7 @@ def test_a_damaged_file_of_mnist(tmp_path, monkeypatch, name, damage):
     monkeypatch.setattr(data, "MNIST_SHA256", sums)
     damage(raw / name)
     with pytest.raises(InputError) as error:
-        data.prepare("mnist", str(tmp_path), 0, 10)
+        data.prepare_dataset("mnist", str(tmp_path), 0, 10)
     assert str(error.value).startswith(f"{raw / name}: damaged, its checksum is not that of mnist")
     assert "delete it" in str(error.value)
     assert "\n" not in str(error.value)

@@ -131,7 +131,7 @@ def test_data_files_that_are_pickles(tmp_path, mark, name):
     for published in data.MNIST_SHA256:
         as_pickle(raw / published, Trap(mark))
     with pytest.raises(InputError, match="checksum is not that of mnist"):
-        data.prepare("mnist", str(tmp_path), 0, 10)
+        data.prepare_dataset("mnist", str(tmp_path), 0, 10)
     assert not mark.exists()
 
 
@@ -148,7 +148,7 @@ def test_pickles_of_old_torchvision_are_not_looked_at(tmp_path, mark, monkeypatc
     for name in ("training.pt", "test.pt"):
         as_torch_save(folder / name, Trap(mark))
     with pytest.raises(InputError, match="can't be had"):
-        data.prepare("mnist", str(tmp_path), 0, 10)
+        data.prepare_dataset("mnist", str(tmp_path), 0, 10)
     assert not mark.exists()
 
 

@@ -5,16 +5,18 @@ import shutil
 
 import pytest
 import torch
-from helpers import every_latent, refusal, seeded
+from helpers import einet_of, every_latent, mixture_of, refusal, seeded
 
 import vqdistill
 from vqdistill import settings
 from vqdistill.baselines import load_baseline
+from vqdistill.baselines.gmm import GaussianMixture
 from vqdistill.circuits.gaussian import log_density
-from vqdistill.circuits.mixture import Mixture, StreamedMixture
-from vqdistill.distillation import dmrs
+from vqdistill.circuits.mixture import DecodedComponents, Mixture, StreamedMixture
+from vqdistill.distillation import dmrs, mixtures
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.files import write_arrays, write_json, write_tensors
+from vqdistill.errors import InputError
+from vqdistill.files import read_tensors, write_arrays, write_json, write_tensors
 from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
@@ -118,7 +120,7 @@ def test_the_exact_model_equals_a_brute_force_double_loop(results, x):
 
 def test_the_exact_model_is_the_same_when_it_is_streamed(results, x, monkeypatch):
     kept = load(results, "exm", weights="prior", **EXACT)
-    monkeypatch.setattr(loading, "DECODED_AT_ONCE", 100)
+    monkeypatch.setattr(mixtures, "DECODED_AT_ONCE", 100)
     streamed = load(results, "exm", weights="prior", **EXACT)
     assert isinstance(kept, Mixture)
     assert isinstance(streamed, StreamedMixture)
@@ -191,13 +193,78 @@ def test_loaded_networks_are_frozen_and_in_evaluation_mode(results, tmp_path):
 # what a run does not hold
 
 
-def test_missing_models(results):
-    assert "no such file" in refusal(load, results, "cm", n_components=4, seed=9)
-    assert "einet-9" in refusal(load, results, "einet", size=9, seed=SEED)
-    assert "vqvae-4x4-K3" in refusal(load, results, "exm", grid="4x4", codebook_size=3, seed=SEED)
-    said = refusal(load, results, "frequent", n_components=4, **EXACT)
-    assert "latents.npz: no 'frequent', only exm, dmrs, dmbs" in said
-    assert "give its grid" in refusal(load, results, "dmrs", n_components=4, seed=SEED)
+EINET = {"size": 2, "seed": SEED}
+MISSING = {  # method, keys, and what is said
+    "no method": ("", {}, "method: found '', expected 'cm', 'dmbs', 'dmrs', 'einet', 'exm' in"),
+    "a misspelt method": ("dmbss", EXACT, "found 'dmbss', expected 'cm', 'dmbs'"),
+    "its suggestion": ("dmbss", EXACT, "; did you mean 'dmbs'?"),
+    "a method that was not run": ("frequent", EXACT, "found 'frequent', expected 'cm', 'dmbs'"),
+    "no grid": (
+        "dmrs",
+        {"n_components": 4, "seed": SEED},
+        "grid: found '', expected '2x2' of dmrs",
+    ),
+    "another grid": ("exm", EXACT | {"grid": "4x4"}, "grid: found '4x4', expected '2x2' of exm"),
+    "another K": ("exm", EXACT | {"codebook_size": 9}, "codebook_size: found 9, expected 3 of exm"),
+    "no K": ("exm", EXACT | {"codebook_size": 0}, "codebook_size: found 0, expected 3 of exm"),
+    "another size": ("einet", EINET | {"size": 9}, "size: found 9, expected 2 of einet"),
+    "another seed": ("cm", {"n_components": 4, "seed": 9}, "seed: found 9, expected 2 of cm"),
+    "a size of none": ("cm", {"size": 3, "seed": SEED}, "size: found 3, expected none of cm"),
+    "a grid of none": ("cm", {"grid": "2x2", "seed": SEED}, "grid: found '2x2', expected none"),
+    "no components": ("dmrs", EXACT, "n_components: found 0, expected 1 to 81 of dmrs"),
+    "components of none": ("einet", EINET | {"n_components": 4}, "found 4, expected none of einet"),
+    "components as text": ("dmrs", EXACT | {"n_components": "4"}, "found '4', expected 1 to 81"),
+    "components of all": ("exm", EXACT | {"n_components": 4}, "found 4, expected none of exm"),
+    "no components of a CM": ("cm", {"seed": SEED}, "n_components: found 0, expected 1 or more"),
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_what_is_missing_is_told_with_what_there_is(results, what):
+    method, keys, said = MISSING[what]
+    message = refusal(load, results, method, **keys)
+    assert said in message
+    assert str(results[0]) in message
+
+
+def test_models_are_listed_as_they_are_loaded(results):
+    table = vqdistill.models(results[0])
+    rows = [tuple(row) for row in table.itertuples(index=False)]
+    assert rows == [
+        ("cm", "", 0, 0, "1 or more", "2"),
+        ("dmbs", "2x2", 3, 0, "2, 5", "2"),
+        ("dmrs", "2x2", 3, 0, "1 to 81", "2"),
+        ("einet", "", 0, 2, "", "2"),
+        ("exm", "2x2", 3, 0, "", "2"),
+    ]
+    for row in table.to_dict("records"):
+        n = row.pop("n_components")
+        row |= {"n_components": {"": 0, "2, 5": 5}.get(n, 3), "seed": int(row["seed"])}
+        assert vqdistill.load(results[0], **row).image_shape == SHAPE
+
+
+def test_a_folder_without_models(tmp_path):
+    assert "no trained models there; expected the folder of a run" in refusal(
+        vqdistill.models, tmp_path
+    )
+    assert "nowhere: no trained models" in refusal(vqdistill.load, tmp_path / "nowhere", "cm")
+
+
+def test_a_folder_with_a_file_of_a_model_names_it(tmp_path):
+    mixture_of(3, 64).save(tmp_path / "models/one.safetensors")
+    assert f"such as {tmp_path}/models/one.safetensors" in refusal(vqdistill.load, tmp_path, "cm")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta device", 3.5])
+def test_devices_that_are_not_there(results, device):
+    said = refusal(load, results, "einet", device=device, **EINET)
+    assert f"device: found {device!r}, expected 'cpu'" in said
+
+
+def test_completion_shows_what_there_is():
+    assert {"load", "models", "__version__"} <= set(dir(vqdistill))
+    assert callable(vqdistill.models)
+    assert vqdistill.models.vqvae.VQVAE is VQVAE  # the package of that name is still there
 
 
 def test_latents_of_another_training(results, tmp_path):
@@ -213,14 +280,11 @@ def test_latents_of_another_training(results, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "n"), [("dmrs", 0), ("dmrs", K**4 + 1), ("dmbs", 3), ("dmbs", 1)]
+    ("method", "n", "expected"), [("dmrs", K**4 + 1, "1 to 81"), ("dmbs", 3, "2, 5")]
 )
-def test_missing_sizes(results, method, n):
-    assert f"no {n} components" in refusal(load, results, method, n_components=n, **EXACT)
-
-
-def test_a_continuous_mixture_of_no_components(results):
-    assert "n_components" in refusal(load, results, "cm", seed=SEED)
+def test_missing_sizes(results, method, n, expected):
+    said = refusal(load, results, method, n_components=n, **EXACT)
+    assert f"no {n} components; expected {expected}" in said
 
 
 def test_unknown_weights(results):
@@ -243,3 +307,93 @@ def test_a_file_without_settings(tmp_path):
 def test_a_file_that_is_no_model(tmp_path):
     write_json(tmp_path / "weights.safetensors", {})
     assert "not readable" in refusal(loading.load_vqvae, tmp_path / "weights.safetensors")
+
+
+# one file
+
+
+SAVED = {  # what is loaded of the run, and the kind of its file
+    "distilled": (("dmrs", EXACT | {"n_components": 7}), "latents"),
+    "distilled, prior weights": (
+        ("dmbs", EXACT | {"n_components": 5, "weights": "prior"}),
+        "latents",
+    ),
+    "exact": (("exm", EXACT), "latents"),
+    "continuous mixture": (("cm", {"n_components": 16, "seed": SEED}), "mixture"),
+    "einet": (("einet", EINET), "einet"),
+}
+
+
+@pytest.mark.parametrize("what", SAVED)
+def test_one_file_saves_and_loads_a_model(results, x, tmp_path, what):
+    (method, keys), kind = SAVED[what]
+    model = load(results, method, **keys)
+    model.levels = 17
+    model.save(tmp_path / "model.safetensors")
+    again = vqdistill.load(tmp_path / "model.safetensors")
+    check_same(again, model, x)
+    assert read_tensors(tmp_path / "model.safetensors")[1]["circuit"] == kind
+    again.save(tmp_path / "again.safetensors")
+    contents = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("model", "again")]
+    assert contents[0] == contents[1]
+
+
+def test_a_streamed_exact_model_is_saved_too(results, x, tmp_path, monkeypatch):
+    monkeypatch.setattr(mixtures, "DECODED_AT_ONCE", 100)
+    model = load(results, "exm", **EXACT)
+    model.save(tmp_path / "model.safetensors")
+    check_same(vqdistill.load(tmp_path / "model.safetensors"), model, x)
+
+
+def test_circuits_without_a_run_are_saved(x, tmp_path):
+    trained = GaussianMixture(5, 64)
+    for number, model in enumerate((trained, mixture_of(3, 64), einet_of(SHAPE, 2, 4))):
+        model.save(tmp_path / f"{number}.safetensors")
+        check_same(vqdistill.load(tmp_path / f"{number}.safetensors"), model, x)
+
+
+def check_same(again, model, x):
+    """To the bit."""
+    assert torch.equal(again.log_prob(x), model.log_prob(x))
+    assert torch.equal(again.sample(3, seeded()), model.sample(3, seeded()))
+    for name in ("image_shape", "levels", "n_parameters", "n_variables"):
+        assert getattr(again, name) == getattr(model, name), name
+
+
+def test_files_that_hold_no_model(results, tmp_path):
+    path = results[0] / f"models/einet-2/seed-{SEED}/weights.safetensors"
+    assert "no model that model.save wrote" in refusal(vqdistill.load, path)
+    assert "no such file" in refusal(vqdistill.load, tmp_path / "nothing.safetensors")
+    assert "no argument but" in refusal(vqdistill.load, path, n_components=3)
+    saved = tmp_path / "model.safetensors"
+    load(results, "dmrs", n_components=7, **EXACT).save(saved)
+    tensors, facts = read_tensors(saved)
+    for name in tensors:  # one is missing
+        write_tensors(saved, {n: t for n, t in tensors.items() if n != name}, facts)
+        assert refusal(vqdistill.load, saved).startswith(f"{saved}: "), name
+    before = saved.read_bytes()
+    with pytest.raises(InputError, match="to save it"):
+        streamed_by_a_function().save(saved)
+    assert saved.read_bytes() == before
+
+
+def streamed_by_a_function():
+    components = mixture_of(3, 64).components
+    decoded = DecodedComponents(components.parameters, 3, 64, torch.device("cpu"))
+    return StreamedMixture(mixture_of(3, 64).log_weights, decoded)
+
+
+def test_levels_are_those_of_the_weights_file(results, x, tmp_path):
+    folder = shutil.copytree(results[0], tmp_path / "results")
+    for path in folder.rglob("weights.safetensors"):
+        tensors, metadata = read_tensors(path)
+        write_tensors(path, tensors, {**metadata, "levels": 17})
+    for method, keys in (
+        ("exm", EXACT),
+        ("cm", {"n_components": 2, "seed": SEED}),
+        ("einet", EINET),
+    ):
+        model = vqdistill.load(folder, method, **keys)
+        expected = -model.log_prob(x) / 64 / math.log(2) + math.log2(17)
+        torch.testing.assert_close(model.bpd(x), expected)
+        assert "levels" in refusal(load(results, method, **keys).bpd, x)  # of an older file

@@ -80,7 +80,7 @@ MUTANTS = [
     ),
     Mutant(
         "latents decoded in another order",
-        "provenance.loading:codes_of",
+        "distillation.mixtures:codes_of",
         "digits.unflatten(1, grid)",
         "digits.flip(1).unflatten(1, grid)",
         "exact_model_is_the_double_loop",
@@ -94,7 +94,7 @@ MUTANTS = [
     ),
     Mutant(
         "prior weights where uniform ones are asked for",
-        "provenance.loading:exact_mixture",
+        "distillation.mixtures:exact_mixture",
         "uniform_log_weights(len(log_prior)) if uniform else log_prior",
         "log_prior",
         "uniform_weights_are_equation_2",
@@ -199,9 +199,9 @@ MUTANTS = [
     ),
     Mutant(
         "mask that is off by one pixel",
-        "circuits.base:Circuit.checked",
-        "observed = observed.to(x.device)",
-        "observed = observed.roll(1, -1)",
+        "circuits.base:Circuit._asked",
+        "observed = as_mask(observed, len(x), layout, self.device)",
+        "observed = as_mask(observed, len(x), layout, self.device).roll(1, -1)",
         "marginal_is_the_integral_of_the_joint",
     ),
     Mutant(
@@ -220,8 +220,8 @@ MUTANTS = [
     ),
     Mutant(
         "conditional that is the joint",
-        "circuits.base:Circuit.conditional_log_prob",
-        " - self.log_prob(x, observed)",
+        "circuits.base:Circuit._conditional_log_prob",
+        " - self._log_prob(x, observed)",
         "",
         "marginal_is_the_integral_of_the_joint",
     ),
@@ -234,9 +234,9 @@ MUTANTS = [
     ),
     Mutant(
         "means that forget the evidence",
-        "circuits.mixture:StreamedMixture.conditional_mean",
-        "self._evidence(x, observed)",
-        "self._evidence(x, torch.zeros_like(observed))",
+        "circuits.mixture:StreamedMixture._conditional_mean",
+        "evidence_of(x, observed)",
+        "evidence_of(x, torch.zeros_like(observed))",
         "conditional_mean_is_that_of_quadrature",
     ),
     Mutant(
@@ -248,7 +248,7 @@ MUTANTS = [
     ),
     Mutant(
         "samples of uniformly drawn components",
-        "circuits.mixture:StreamedMixture.sample",
+        "circuits.mixture:StreamedMixture._sample",
         "self.log_weights.exp()",
         "torch.ones_like(self.log_weights)",
         "samples_follow_quadrature",
@@ -269,14 +269,14 @@ MUTANTS = [
     ),
     Mutant(
         "a mode that ignores how narrow components are",
-        "circuits.mixture:StreamedMixture.conditional_mode",
+        "circuits.mixture:StreamedMixture._conditional_mode",
         "at_mode=True",
         "at_mode=False",
         "mode_is_as_good_as_a_grid_search",
     ),
     Mutant(
         "a mode by sums, not by largest terms",
-        "circuits.einet:EiNet.conditional_mode",
+        "circuits.einet:EiNet._conditional_mode",
         "maximise=True",
         "maximise=False",
         "mode_is_as_good_as_a_grid_search",

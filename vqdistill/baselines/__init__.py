@@ -6,18 +6,19 @@ vqdistill.settings.Settings), and
     build(image_shape, settings) -> nn.Module
     trainer(model, batches, validation_x, generator, settings) -> training.loop.Trainer
 
-Where its Settings have a `size`, the model is a circuit (circuits.base.Circuit) as it stands. Else
-the file also holds what compiles it, to a mixture whose first n components are the model of size n:
+The model is a circuit (circuits.base.Circuit) as it stands, and where its Settings have a `size`,
+the configuration lists `sizes`. Unless the file also holds what compiles the model, to a mixture
+whose first n components are the model of size n:
 
     circuit(model, n_components, generator) -> circuits.mixture.Mixture
 """
 
 import importlib
-from pathlib import Path
+import pkgutil
 from types import ModuleType
 
 from vqdistill import settings
-from vqdistill.errors import InputError
+from vqdistill.errors import InputError, failures_told
 
 FILES = {"cm": "continuous_mixture"}  # ids that differ from the name of the file
 SETTINGS = {
@@ -32,25 +33,42 @@ def module_name(method: str) -> str:
     return f"{__name__}.{FILES.get(method, method)}"
 
 
+def baseline_names() -> list[str]:
+    """The baselines that there are, by the ids that they have in configs and tables."""
+    ids = {file: name for name, file in FILES.items()}
+    return sorted(ids.get(module.name, module.name) for module in pkgutil.iter_modules(__path__))
+
+
 def load_baseline(method: str) -> ModuleType:
     """The module of a baseline ('cm', 'einet', …). Raises InputError where there is none."""
-    file = Path(__file__).with_name(f"{FILES.get(method, method)}.py")
-    if not (method.isidentifier() and file.exists()) or method.startswith("_"):
+    if method not in baseline_names():
         raise InputError(
-            f"baselines.{method}: not known; expected {', '.join(SETTINGS)} or the name of a file"
-            " in vqdistill/baselines"
+            f"baselines.{method}: not known; {settings.suggestion(method, baseline_names())} or add"
+            f" vqdistill/baselines/{method}.py"
         )
-    return importlib.import_module(module_name(method))
+    with failures_told(f"baselines.{method}"):
+        return importlib.import_module(module_name(method))
 
 
 def settings_of(method: str) -> type[settings.Settings]:
     """The kind of a baseline's settings; torch is imported for those alone that were added.
 
-    Raises InputError where there is no such baseline.
+    Raises InputError where there is no such baseline, or none in its file.
     """
-    return SETTINGS[method] if method in SETTINGS else load_baseline(method).Settings
+    kind = SETTINGS.get(method) or getattr(load_baseline(method), "Settings", None)
+    if kind is None:
+        raise InputError(
+            f"baselines.{method}: found no Settings in its file, expected a class derived from"
+            " vqdistill.settings.Settings; see docs/extending.md"
+        )
+    return kind
 
 
 def has_size(method: str) -> bool:
-    """Whether a baseline is a circuit as it stands, of the size in its settings."""
+    """Whether the configuration lists sizes of a baseline, since its settings have a `size`."""
     return "size" in settings_of(method).model_fields
+
+
+def is_circuit(method: str) -> bool:
+    """Whether a baseline is a circuit as it stands, and not compiled to mixtures of any N."""
+    return method != "cm" and (method in SETTINGS or not hasattr(load_baseline(method), "circuit"))

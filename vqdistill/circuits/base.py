@@ -1,141 +1,245 @@
 """The one interface that every tractable model answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vqdistill.circuits.inputs import (
+    Array,
+    Layout,
+    as_count,
+    as_generator,
+    as_images,
+    as_mask,
+    as_masks,
+    check_pixels,
+)
+from vqdistill.data import bits_per_dimension
 from vqdistill.errors import InputError
+from vqdistill.files import write_tensors
 
-# Pixels lie in [0, 1), samples and points of integrals beyond; grey levels of 0 … 255 farther off.
-FARTHEST = 16.0
+Generator = torch.Generator
 
 
 class Completions(NamedTuple):
     """What is known of images under several masks."""
 
     log_prob: Tensor  # log p(x_o) [M, B] float64, in nats
-    samples: Tensor  # x with a draw from p(x_u | x_o) [M, B, D]
-    means: Tensor  # x with E[x_u | x_o] [M, B, D]
+    samples: Tensor  # x with a draw from p(x_u | x_o), M times the shape of x
+    means: Tensor  # x with E[x_u | x_o]
+
+
+class Stored(NamedTuple):
+    """A circuit as a file holds it: what kind it is, and what it is made again from."""
+
+    kind: str
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]  # as JSON
 
 
 class Circuit(ABC):
     """A probabilistic circuit over D pixels with Gaussian leaves.
 
-    Images are x [B, D]. A mask `observed` is boolean, [D] for all images or [B, D] for each; where
-    it is true the pixel belongs to x_o, elsewhere to x_u, and the values of x there are ignored.
-    Log-likelihoods are float64, in nats. All queries raise InputError for images and masks that
-    don't fit, and for observed pixels that are not finite or far outside [0, 1).
+    Images are x [B, D] or [B, h, w], NumPy arrays or tensors of floating point. A mask `observed`
+    is boolean, [D] or [h, w] for all images, [B, D] or [B, h, w] for each; where it is true the
+    pixel belongs to x_o, elsewhere to x_u, and the values of x there are ignored. Answers are
+    tensors on the model's device: log-likelihoods float64 [B], in nats, and differentiable in x;
+    completed images of the shape of x, float64 where x is and else float32. A generator that isn't
+    given is a new one, which differs each time. All queries raise InputError for images and masks
+    that don't fit, and for observed pixels that are not finite, far outside [0, 1), or raw grey
+    levels.
+
+    A kind of circuit answers the methods with an underscore, of images [B, D] and masks [D] or
+    [B, D] that are checked; it fills all pixels of a completion, observed ones too.
     """
 
     n_variables: int
+    image_shape: tuple[int, ...] | None = None  # (h, w), where it is known
+    levels: int | None = None  # grey levels of the images that it is a model of
 
     @property
     @abstractmethod
     def n_parameters(self) -> int:
         """Two per Gaussian leaf and fan-in − 1 per sum unit, whatever the weights."""
 
+    @property
     @abstractmethod
-    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> "Circuit":
+        """This circuit, moved to a device."""
+
+    def log_prob(self, x: Array, observed: Array | None = None) -> Tensor:
         """log p(x) [B], or with a mask the marginal log p(x_o) [B], in nats."""
+        return self._log_prob(*self._asked(x, observed, optional=True))
 
-    def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
+    def bpd(self, x: Array) -> Tensor:
+        """Bits per dimension [B], −log p(x) / (D ln 2) + log₂ of the number of grey levels."""
+        if not self.levels:
+            raise InputError(
+                "bpd: the number of grey levels is not known of this model; set its `levels`, such"
+                " as model.levels = 256"
+            )
+        return bits_per_dimension(self.log_prob(x), self.n_variables, self.levels)
+
+    def conditional_log_prob(self, x: Array, observed: Array | None = None) -> Tensor:
         """log p(x_u | x_o) = log p(x) − log p(x_o) [B], in nats."""
-        observed = self.checked(x, observed)
-        return self.log_prob(x) - self.log_prob(x, observed)
+        x, observed = self._asked(x, observed)
+        check_pixels(x)  # of all pixels, since log p(x) is asked
+        return self._conditional_log_prob(x, observed)
 
-    @abstractmethod
-    def sample(self, n: int, generator: torch.Generator, leaf_means: bool = False) -> Tensor:
-        """n images [n, D] from p(x); with `leaf_means` the means of the sampled leaves."""
-
-    @abstractmethod
-    def conditional_sample(
-        self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool = False
+    def sample(
+        self, n: int, generator: Generator | None = None, leaf_means: bool = False
     ) -> Tensor:
-        """x with its unobserved pixels drawn from p(x_u | x_o) [B, D].
+        """n images [n, D] float32 from p(x); with `leaf_means` the means of the sampled leaves."""
+        return self._sample(as_count(n), as_generator(generator), leaf_means).float()
+
+    def conditional_sample(
+        self,
+        x: Array,
+        observed: Array | None = None,
+        generator: Generator | None = None,
+        leaf_means: bool = False,
+    ) -> Tensor:
+        """x with its unobserved pixels drawn from p(x_u | x_o).
 
         With `leaf_means` they are the means of the sampled leaves, which shows shapes without
         pixel noise.
         """
+        generator = as_generator(generator)
+        return self._completed(self._conditional_sample, x, observed, generator, leaf_means)
 
-    @abstractmethod
-    def conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
-        """x with its unobserved pixels replaced by E[x_u | x_o] [B, D]; exact."""
+    def conditional_mean(self, x: Array, observed: Array | None = None) -> Tensor:
+        """x with its unobserved pixels replaced by E[x_u | x_o]; exact."""
+        return self._completed(self._conditional_mean, x, observed)
 
-    @abstractmethod
-    def conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
-        """x with its unobserved pixels replaced by the max-product state [B, D].
+    def conditional_mode(self, x: Array, observed: Array | None = None) -> Tensor:
+        """x with its unobserved pixels replaced by the max-product state.
 
         That is the x_u of argmax p(x_u, s | x_o) over x_u and the states s of all sum units. It is
         exact for this joint maximum, and p(x_u | x_o) there is a lower bound of the marginal mode.
         """
+        return self._completed(self._conditional_mode, x, observed)
 
-    def marginals(self, x: Tensor, masks: Tensor) -> Tensor:
-        """log p(x_o) [M, B] under several masks [M, D], in nats."""
-        masks = self.checked_masks(x, masks)
-        return torch.stack([self.log_prob(x, observed) for observed in masks])
+    def marginals(self, x: Array, masks: Array) -> Tensor:
+        """log p(x_o) [M, B] under several masks, [M, D] or [M, h, w], in nats."""
+        x, masks = self._asked_of_several(x, masks)
+        return self._marginals(x, masks) if len(masks) else _no_log_probs(x)
 
     def completions(
         self,
-        x: Tensor,
-        masks: Tensor,
-        generators: Sequence[torch.Generator],
+        x: Array,
+        masks: Array,
+        generators: Sequence[Generator] | None = None,
         leaf_means: bool = False,
     ) -> Completions:
-        """Marginals, conditional samples and conditional means under several masks [M, D].
+        """Marginals, conditional samples and conditional means under several masks.
 
-        generators: one a mask, for the samples.
+        masks: [M, D] or [M, h, w]; generators: one a mask, for the samples.
         """
-        masks = self.checked_masks(x, masks)
+        shape, (x, masks) = (
+            x.shape if isinstance(x, Array) else (),
+            self._asked_of_several(x, masks),
+        )
+        generators = [None] * len(masks) if generators is None else generators
+        if not isinstance(generators, Sequence) or len(generators) != len(masks):
+            found = len(generators) if isinstance(generators, Sequence) else repr(generators)
+            raise InputError(f"generators: found {found}, expected {len(masks)}, one a mask")
+        if not len(masks):
+            nothing = x.new_empty(0, *shape)
+            return Completions(_no_log_probs(x), nothing, nothing)
+        with torch.no_grad():
+            found = self._completions(x, masks, [*map(as_generator, generators)], leaf_means)
+            samples, means = (
+                torch.where(masks[:, None], x, part.to(x.dtype)).view(len(masks), *shape)
+                for part in (found.samples, found.means)
+            )
+        return Completions(found.log_prob, samples, means)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one safetensors file, which `vqdistill.load` reads."""
+        kind, tensors, facts = self._stored()
+        facts = {"circuit": kind, "image_shape": self.image_shape, "levels": self.levels, **facts}
+        write_tensors(path, tensors, facts)
+
+    # What a kind of circuit answers
+
+    @abstractmethod
+    def _log_prob(self, x: Tensor, observed: Tensor | None) -> Tensor:
+        """log p(x_o) [B]; of all pixels where there is no mask."""
+
+    @abstractmethod
+    def _sample(self, n: int, generator: Generator, leaf_means: bool) -> Tensor:
+        """[n, D]"""
+
+    @abstractmethod
+    def _conditional_sample(
+        self, x: Tensor, observed: Tensor, generator: Generator, leaf_means: bool
+    ) -> Tensor:
+        """[B, D]"""
+
+    @abstractmethod
+    def _conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
+        """[B, D]"""
+
+    @abstractmethod
+    def _conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
+        """[B, D]"""
+
+    @abstractmethod
+    def _stored(self) -> Stored:
+        """What a file holds; InputError where it can't be held."""
+
+    def _conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
+        return self._log_prob(x, None) - self._log_prob(x, observed)
+
+    def _marginals(self, x: Tensor, masks: Tensor) -> Tensor:
+        return torch.stack([self._log_prob(x, observed) for observed in masks])
+
+    def _completions(
+        self, x: Tensor, masks: Tensor, generators: list[Generator], leaf_means: bool
+    ) -> Completions:
         each = list(zip(masks, generators, strict=True))
         return Completions(
-            self.marginals(x, masks),
-            torch.stack([self.conditional_sample(x, *one, leaf_means) for one in each]),
-            torch.stack([self.conditional_mean(x, observed) for observed in masks]),
+            self._marginals(x, masks),
+            torch.stack([self._conditional_sample(x, *one, leaf_means) for one in each]),
+            torch.stack([self._conditional_mean(x, observed) for observed in masks]),
         )
 
-    def checked_masks(self, x: Tensor, masks: Tensor) -> Tensor:
-        """Several masks [M, D]; InputError where one doesn't fit the circuit."""
-        _check_mask(masks)
-        if masks.ndim != 2:
-            raise InputError(
-                f"masks of shape {tuple(masks.shape)}: expected [M, {self.n_variables}], M of them"
-            )
-        self.checked(x, masks.any(0))
-        return masks.to(x.device)
+    # How they are asked
 
-    def checked(self, x: Tensor, observed: Tensor | None, optional: bool = False) -> Tensor | None:
-        """The mask as [D] or [B, D]; InputError where images or mask do not fit the circuit.
-
-        optional: whether there may be none.
-        """
-        if x.ndim != 2 or x.shape[1] != self.n_variables or not x.is_floating_point():
-            raise InputError(
-                f"images of shape {tuple(x.shape)} and type {x.dtype}: this model expects"
-                f" [B, {self.n_variables}] of floating point"
-            )
+    def _asked(
+        self, x: Array, observed: Array | None, optional: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images [B, D] and a mask, [D] or [B, D]; None where it is optional and not given."""
+        layout = Layout(self.n_variables, self.image_shape)
+        x = as_images(x, layout, self.device)
         if observed is not None or not optional:
-            _check_mask(observed)
-            if observed.shape not in (x.shape, x.shape[1:]):
-                raise InputError(
-                    f"mask of shape {tuple(observed.shape)} and type {observed.dtype}: expected"
-                    f" bool, [{x.shape[1]}] for all images or {list(x.shape)} for each"
-                )
-            observed = observed.to(x.device)
-        seen = x if observed is None else torch.where(observed, x, 0.0)
-        low, high = seen.aminmax() if seen.numel() else torch.zeros(2)
-        farthest = torch.where(high > -low, high, low)
-        if not farthest.abs() <= FARTHEST:  # NaN is refused
-            raise InputError(
-                f"images with an observed pixel of {farthest.item():g}: expected numbers in [0, 1),"
-                " which are (grey level + noise) / number of levels"
-            )
-        return observed
+            observed = as_mask(observed, len(x), layout, self.device)
+        check_pixels(x, observed)
+        return x, observed
+
+    def _asked_of_several(self, x: Array, masks: Array) -> tuple[Tensor, Tensor]:
+        """Images [B, D] and masks [M, D]."""
+        layout = Layout(self.n_variables, self.image_shape)
+        x, masks = as_images(x, layout, self.device), as_masks(masks, layout, self.device)
+        check_pixels(x, masks.any(0))
+        return x, masks
+
+    def _completed(self, query: Callable, x: Array, observed: Array | None, *others) -> Tensor:
+        """x with its hidden pixels as a query fills them, without gradients."""
+        images, mask = self._asked(x, observed)
+        with torch.no_grad():
+            filled = query(images, mask, *others).to(images.dtype)
+            return torch.where(mask, images, filled).view(x.shape)
 
 
-def _check_mask(observed: Tensor | None) -> None:
-    if observed is None or observed.dtype != torch.bool:
-        kind = "none" if observed is None else f"one of type {observed.dtype}"
-        raise InputError(f"mask: found {kind}, expected bool, true where a pixel is observed")
+def _no_log_probs(x: Tensor) -> Tensor:
+    """Those of images [B, D] under no mask at all, [0, B]."""
+    return x.new_empty(0, len(x), dtype=torch.float64)

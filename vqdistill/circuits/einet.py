@@ -16,13 +16,14 @@ the parameters in training, float64 in every query.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vqdistill.circuits.base import Circuit
+from vqdistill.circuits.base import Circuit, Stored
 from vqdistill.circuits.gaussian import log_mode, product_weights
-from vqdistill.circuits.region_graph import Layer, RegionGraph
+from vqdistill.circuits.region_graph import Layer, RegionGraph, poon_domingos
 
 CPU_PRODUCTS = 2**19  # elements of exp(L_i + R_j) at a time: what a core's cache holds
 GPU_PRODUCTS = 2**26
@@ -245,6 +246,7 @@ class EiNet(nn.Module, Circuit):
     def __init__(self, graph: RegionGraph, size: int) -> None:
         super().__init__()
         self.n_variables = graph.pixels.numel()
+        self.image_shape, self.pixels_per_step = graph.image_shape, graph.pixels_per_step
         self.size = size
         self.n_regions = graph.n_regions
         self.leaves = GaussianLeaves(graph.pixels, size)
@@ -264,13 +266,29 @@ class EiNet(nn.Module, Circuit):
         mixtures = sum(layer.mixing.numel() - layer.mixing[:, 0].numel() for layer in self.layers)
         return gaussians + einsums + mixtures
 
-    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        observed = self.checked(x, observed, optional=True)
-        blocks = [self.upward(*block).log_prob for _, *block in self._blocks(x, observed)]
+    @property
+    def device(self) -> torch.device:
+        return self.leaves.means.device
+
+    def _stored(self) -> Stored:
+        facts = {"size": self.size, "pixels_per_step": self.pixels_per_step}
+        return Stored("einet", self.state_dict(), facts)
+
+    @classmethod
+    def from_stored(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> "EiNet":
+        """The EiNet that `save` wrote."""
+        graph = poon_domingos(facts["image_shape"], facts["pixels_per_step"])
+        with torch.random.fork_rng(devices=[]):  # it draws weights that are then replaced
+            model = cls(graph, facts["size"]).to(tensors["leaves.means"].dtype)
+        model.load_state_dict(tensors)
+        return model
+
+    def _log_prob(self, x: Tensor, observed: Tensor | None) -> Tensor:
+        blocks = [self.upward(*block).log_prob for block in self._blocks(x, observed)]
         result = torch.cat(blocks) if blocks else x.new_empty(0, dtype=torch.float64)
         return result if observed is None else torch.where(observed.any(-1), result, 0.0)
 
-    def sample(self, n: int, generator: torch.Generator, leaf_means: bool = False) -> Tensor:
+    def _sample(self, n: int, generator: torch.Generator, leaf_means: bool) -> Tensor:
         nothing = self.leaves.means.new_zeros(1, self.n_variables, dtype=torch.float64)
         activations = self.upward(nothing, nothing[0] > 0)
         columns = torch.zeros(n, dtype=torch.int64, device=nothing.device)
@@ -280,30 +298,30 @@ class EiNet(nn.Module, Circuit):
         ]
         return torch.cat(blocks)
 
-    def conditional_sample(
-        self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool = False
+    def _conditional_sample(
+        self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool
     ) -> Tensor:
         def draw(x: Tensor, observed: Tensor) -> Tensor:
             columns = torch.arange(len(x), device=x.device)
             return self._draw(self.upward(x, observed), columns, generator, leaf_means)
 
-        return self._completed(x, observed, draw)
+        return self._filled(x, observed, draw)
 
-    def conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
+    def _conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
         def mean(x: Tensor, observed: Tensor) -> Tensor:
             responsibilities = self.downward(self.upward(x, observed))  # [leaves, K, B]
             return self.leaves.image(responsibilities.mT @ self.leaves.means.double())
 
-        return self._completed(x, observed, mean)
+        return self._filled(x, observed, mean)
 
-    def conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
+    def _conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
         def mode(x: Tensor, observed: Tensor) -> Tensor:
             activations = self.upward(x, observed, maximise=True)
             columns = torch.arange(len(x), device=x.device)
             units = self._descend(activations, columns, lambda scores: scores.argmax(-1))
             return self.leaves.image(_of_units(self.leaves.means, units))
 
-        return self._completed(x, observed, mode)
+        return self._filled(x, observed, mode)
 
     def upward(
         self, x: Tensor, observed: Tensor | None = None, maximise: bool = False
@@ -358,25 +376,20 @@ class EiNet(nn.Module, Circuit):
         self.leaves.count(features, self.downward(activations, counts), counts)
         return activations.log_prob
 
-    def _blocks(
-        self, x: Tensor, observed: Tensor | None
-    ) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        """Rows, float64 images and masks, block by block; hidden pixels are set to zero."""
+    def _blocks(self, x: Tensor, observed: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Float64 images and masks, block by block; hidden pixels are set to zero."""
         for start in range(0, len(x), self.block):
             rows = slice(start, start + self.block)
             mask = observed if observed is None or observed.ndim == 1 else observed[rows]
             block = x[rows].double()
-            yield rows, block if mask is None else torch.where(mask, block, 0.0), mask
+            yield block if mask is None else torch.where(mask, block, 0.0), mask
 
-    def _completed(
+    def _filled(
         self, x: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """x with its hidden pixels taken from fill(x, observed), block by block."""
-        observed = self.checked(x, observed)
-        result = x.clone()
-        for rows, block, mask in self._blocks(x, observed):
-            result[rows] = torch.where(mask, x[rows], fill(block, mask).to(x.dtype))
-        return result
+        """fill(x, observed) [B, D], block by block."""
+        blocks = [fill(block, mask) for block, mask in self._blocks(x, observed)]
+        return torch.cat(blocks) if blocks else x
 
     def _descend(self, activations: Activations, columns: Tensor, choose: Choice) -> Tensor:
         """The products in use [leaves, n], chosen from the root downwards."""

@@ -4,13 +4,15 @@ As a circuit: one sum unit over N product units, each over D Gaussian leaves. A 
 (Eq. 2 of the paper) is such a mixture with w_n = 1/N, the exact model (Eq. 1) one with w = p(z).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqdistill.circuits.base import Circuit, Completions
+from vqdistill.circuits.base import Circuit, Completions, Stored
 from vqdistill.circuits.gaussian import LOWEST, Components, Evidence, Terms, relevant_terms
+from vqdistill.circuits.inputs import Array
 from vqdistill.errors import InputError
 
 
@@ -26,6 +28,12 @@ class StoredComponents:
 
     def parameters(self, index: slice | Tensor) -> tuple[Tensor, Tensor]:
         return self.means[index], self.log_stds[index]
+
+    def to(self, device: torch.device | str) -> "StoredComponents":
+        return StoredComponents(self.means.to(device), self.log_stds.to(device))
+
+    def stored(self) -> Stored:
+        return Stored("mixture", {"means": self.means, "log_stds": self.log_stds}, {})
 
 
 class DecodedComponents:
@@ -48,6 +56,14 @@ class DecodedComponents:
         if isinstance(index, slice):
             index = torch.arange(*index.indices(len(self)), device=self.device)
         return self.decode(index)
+
+    def to(self, device: torch.device | str) -> "DecodedComponents":
+        raise InputError(f"components that a function makes stay on {self.device}: expected others")
+
+    def stored(self) -> Stored:
+        raise InputError(
+            "components that a function makes: expected those of a Mixture, to save it"
+        )
 
 
 class StreamedMixture(Circuit):
@@ -74,67 +90,72 @@ class StreamedMixture(Circuit):
     def n_parameters(self) -> int:
         return mixture_parameters(self.n_components, self.n_variables)
 
-    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        return self._log_prob(self._evidence(x, observed, optional=True))[0]
+    @property
+    def device(self) -> torch.device:
+        return self.log_weights.device
 
-    def marginals(self, x: Tensor, masks: Tensor) -> Tensor:
-        return self._log_prob(Evidence(x, self.checked_masks(x, masks)))
+    def to(self, device: torch.device | str) -> "StreamedMixture":
+        self.log_weights = self.log_weights.to(device)
+        self.components = self.components.to(device)
+        return self
 
-    def conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
-        observed = self.checked(x, observed)
+    def _stored(self) -> Stored:
+        kind, tensors, facts = self.components.stored()
+        return Stored(kind, {"log_weights": self.log_weights, **tensors}, facts)
+
+    def _log_prob(self, x: Tensor, observed: Tensor | None) -> Tensor:
+        return self._log_sums(evidence_of(x, observed))[0]
+
+    def _marginals(self, x: Tensor, masks: Tensor) -> Tensor:
+        return self._log_sums(Evidence(x, masks))
+
+    def _conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
         if observed.ndim == 2:
-            return super().conditional_log_prob(x, observed)
-        joint, marginal = self.marginals(x, torch.stack([torch.ones_like(observed), observed]))
+            return super()._conditional_log_prob(x, observed)
+        joint, marginal = self._marginals(x, torch.stack([torch.ones_like(observed), observed]))
         return joint - marginal
 
     def prefix_log_prob(
-        self, x: Tensor, sizes: list[int], log_weights: Tensor, observed: Tensor | None = None
+        self, x: Array, sizes: list[int], log_weights: Tensor, observed: Array | None = None
     ) -> Tensor:
         """log p(x_o) of the mixtures of the first n components, for several n from one pass.
 
         sizes: ascending; log_weights: [S, N], several weight vectors, each normalised here over
         the first n components. Returns [S, len(sizes), B] float64, in nats.
         """
-        evidence = self._evidence(x, observed, optional=True)
+        evidence = evidence_of(*self._asked(x, observed, optional=True))
         return self._prefixes(evidence, sizes, log_weights)[0]
 
     def prefix_marginals(
-        self, x: Tensor, sizes: list[int], log_weights: Tensor, masks: Tensor
+        self, x: Array, sizes: list[int], log_weights: Tensor, masks: Array
     ) -> Tensor:
         """The same under several masks [M, D], from one pass: [M, S, len(sizes), B]."""
-        return self._prefixes(Evidence(x, self.checked_masks(x, masks)), sizes, log_weights)
+        return self._prefixes(Evidence(*self._asked_of_several(x, masks)), sizes, log_weights)
 
-    def sample(self, n: int, generator: torch.Generator, leaf_means: bool = False) -> Tensor:
+    def _sample(self, n: int, generator: torch.Generator, leaf_means: bool) -> Tensor:
         cumulative = self.log_weights.exp().cumsum(0)
         uniform = uniform_numbers((n,), generator, cumulative.device) * cumulative[-1]
         index = torch.searchsorted(cumulative, uniform, right=True)
         return self._draw(index.clamp(max=self.n_components - 1), generator, leaf_means)
 
-    def conditional_sample(
-        self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool = False
+    def _conditional_sample(
+        self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool
     ) -> Tensor:
-        evidence, draw = self._evidence(x, observed), ComponentDraw(len(x), x.device, generator)
-        for terms in self._terms(evidence):
+        draw = ComponentDraw(len(x), x.device, generator)
+        for terms in self._terms(evidence_of(x, observed)):
             draw.update(terms)
-        return torch.where(observed, x, self._draw(draw.index, generator, leaf_means))
+        return self._draw(draw.index, generator, leaf_means)
 
-    def conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
+    def _conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
         mean = PosteriorMean(x)
-        for terms in self._terms(self._evidence(x, observed)):
+        for terms in self._terms(evidence_of(x, observed)):
             mean.update(terms)
-        return torch.where(observed, x, mean.value.to(x.dtype))
+        return mean.value
 
-    def completions(
-        self,
-        x: Tensor,
-        masks: Tensor,
-        generators: Sequence[torch.Generator],
-        leaf_means: bool = False,
+    def _completions(
+        self, x: Tensor, masks: Tensor, generators: list[torch.Generator], leaf_means: bool
     ) -> Completions:
-        masks = self.checked_masks(x, masks)
-        draws = [
-            ComponentDraw(len(x), x.device, one) for one, _ in zip(generators, masks, strict=True)
-        ]
+        draws = [ComponentDraw(len(x), x.device, generator) for generator in generators]
         means, evidence = [PosteriorMean(x) for _ in masks], Evidence(x, masks)
         log_prob = x.new_empty(len(masks), len(x), dtype=torch.float64)
         for terms in self._terms(evidence):
@@ -144,25 +165,25 @@ class StreamedMixture(Circuit):
         samples = [self._draw(draw.index, draw.generator, leaf_means) for draw in draws]
         return Completions(
             _zero_where_nothing_observed(log_prob, evidence),
-            torch.where(masks[:, None], x, torch.stack(samples)),
-            torch.where(masks[:, None], x, torch.stack([m.value.to(x.dtype) for m in means])),
+            torch.stack(samples),
+            torch.stack([mean.value for mean in means]),
         )
 
-    def conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
+    def _conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for terms in self._terms(self._evidence(x, observed), at_mode=True):
+        for terms in self._terms(evidence_of(x, observed), at_mode=True):
             images, values = terms.rows.start + terms.images, terms.values[0]
             best = best.scatter_reduce(0, images, values, "amax")
             largest = values == best[images]
             index[images[largest]] = terms.chunk.start + terms.numbers[largest]
-        return torch.where(observed, x, self.components.parameters(index)[0])
+        return self.components.parameters(index)[0]
 
     def responsibilities(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x) [B] and p(n | x) [B, N], a sparse matrix without negligible ones; float64."""
         log_prob = torch.empty(len(x), dtype=torch.float64, device=x.device)
         found = []
-        for terms in self._terms(self._evidence(x, None, optional=True)):
+        for terms in self._terms(evidence_of(x, None)):
             log_prob[terms.rows] = terms.after[0]
             images = terms.rows.start + terms.images
             found.append((images, terms.chunk.start + terms.numbers, terms.values[0]))
@@ -170,19 +191,10 @@ class StreamedMixture(Circuit):
         shares = torch.exp(values - log_prob[images])
         return log_prob, sparse_matrix(images, numbers, shares, (len(x), self.n_components))
 
-    def _evidence(self, x: Tensor, observed: Tensor | None, optional: bool = False) -> Evidence:
-        """Images under one mask [D], one each [B, D], or, where it is optional, none."""
-        observed = self.checked(x, observed, optional)
-        if observed is None:
-            observed = torch.ones(self.n_variables, dtype=torch.bool, device=x.device)
-        return (
-            Evidence(x, observed, own=True) if observed.ndim == 2 else Evidence(x, observed[None])
-        )
-
     def _terms(self, evidence: Evidence, at_mode: bool = False) -> Iterator[Terms]:
         return relevant_terms(evidence, self.components, self.log_weights[None], at_mode=at_mode)
 
-    def _log_prob(self, evidence: Evidence) -> Tensor:
+    def _log_sums(self, evidence: Evidence) -> Tensor:
         """log p(x_o) [M, B]."""
         sums = log_sums(evidence, self.components, self.log_weights[None], [self.n_components])
         return _zero_where_nothing_observed(sums[:, 0, 0], evidence)
@@ -224,10 +236,24 @@ class Mixture(StreamedMixture):
     def log_stds(self) -> Tensor:
         return self.components.log_stds
 
+    @classmethod
+    def from_stored(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> "Mixture":
+        """The mixture that `save` wrote."""
+        return cls(tensors["log_weights"], tensors["means"], tensors["log_stds"])
+
     def first(self, n: int) -> "Mixture":
         """The mixture of the first n components, its weights normalised."""
         weights = torch.log_softmax(self.log_weights[:n], 0)
-        return Mixture(weights, self.means[:n], self.log_stds[:n])
+        first = Mixture(weights, self.means[:n], self.log_stds[:n])
+        first.image_shape, first.levels = self.image_shape, self.levels
+        return first
+
+
+def evidence_of(x: Tensor, observed: Tensor | None) -> Evidence:
+    """Images [B, D] under one mask [D], one each [B, D], or with all pixels observed."""
+    if observed is None:
+        observed = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
+    return Evidence(x, observed, own=True) if observed.ndim == 2 else Evidence(x, observed[None])
 
 
 def mixture_parameters(n_components: int, n_variables: int) -> int:

@@ -8,6 +8,7 @@ that same length, its depth. So all regions of one depth d can be evaluated toge
 exactly d partitions each: no padding, no ragged indices.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -35,6 +36,17 @@ class RegionGraph:
     rectangles: list[Rectangle]  # by region number
     pixels: Tensor  # [leaves, pixels of a leaf] int64, row-major pixel numbers
     layers: list[Layer]  # depths 1, 2, ...; the last one holds the root alone
+
+    @property
+    def pixels_per_step(self) -> int:
+        """The side of a piece."""
+        return math.isqrt(self.pixels.shape[1])
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        _, height, _, width = self.rectangles[-1]
+        return height * self.pixels_per_step, width * self.pixels_per_step
 
     @property
     def n_regions(self) -> int:

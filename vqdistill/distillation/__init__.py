@@ -15,11 +15,12 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from vqdistill.errors import InputError
+from vqdistill.errors import InputError, failures_told
 
 EXACT_METHOD = "exm"
+METHODS = ("dmbs", "dmrs", "frequent", "random")  # that are there from the start
 MAX_EXACT_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
-NO_METHODS = {"selection", "enumeration", EXACT_METHOD}
+NO_METHODS = {"selection", "enumeration", "mixtures", EXACT_METHOD}
 
 
 def method_names() -> list[str]:
@@ -34,4 +35,5 @@ def load_method(name: str) -> ModuleType:
             f"selection method: found '{name}', expected one of {', '.join(method_names())}; "
             f"choose one of these or add vqdistill/distillation/<name>.py"
         )
-    return importlib.import_module(f"{__name__}.{name}")
+    with failures_told(f"{name}.py"):
+        return importlib.import_module(f"{__name__}.{name}")

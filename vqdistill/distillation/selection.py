@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,37 @@ def complete(prior, codes: Tensor, classes: Tensor, evaluations: int) -> Selecti
     before = prior.evaluations
     by_class = log_prob_by_class(prior, codes)
     return Selection(codes, classes, by_class, evaluations, prior.evaluations - before)
+
+
+def check_selection(selection: Any, prior, n: int, where: str = "") -> None:
+    """InputError unless what a method's `select` gave is a selection of n distinct codes."""
+    if not isinstance(selection, Selection):
+        raise InputError(
+            f"{where}select: found {type(selection).__name__}, expected a Selection; end it with"
+            " `return complete(prior, codes, classes, evaluations)`"
+        )
+    expected = {
+        "codes": (torch.int64, (n, *prior.grid)),
+        "classes": (torch.int64, (n,)),
+        "log_prob_by_class": (torch.float64, (n, prior.n_classes)),
+    }
+    for name, (dtype, shape) in expected.items():
+        found = getattr(selection, name)
+        if found.dtype != dtype or found.shape != shape:
+            raise InputError(
+                f"{where}select: found {name} of shape {tuple(found.shape)} and type {found.dtype},"
+                f" expected {shape} and {dtype}"
+            )
+    for name, first, end in (("codes", 0, prior.codebook_size), ("classes", -1, prior.n_classes)):
+        found = getattr(selection, name)
+        if found.min() < first or found.max() >= end:
+            raise InputError(
+                f"{where}select: found {name} from {found.min()} to {found.max()}, expected"
+                f" {first} to {end - 1}"
+            )
+    distinct = len(selection.codes.flatten(1).unique(dim=0))
+    if distinct < n:
+        raise InputError(f"{where}select: found {distinct} distinct codes, expected {n}")
 
 
 def n_latents(prior) -> int:

@@ -39,6 +39,10 @@ class VQVAE(nn.Module):
         self.codebook = Codebook(settings)
         self.to(memory_format=torch.channels_last)  # a fifth quicker
 
+    @property
+    def device(self) -> torch.device:
+        return self.codebook.vectors.device
+
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes int64 [B, H, W] of images x [B, D]: the nearest neighbours of their encodings."""

@@ -1,34 +1,35 @@
 """Finished models back from their files, ready to be asked."""
 
+import difflib
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vqdistill import settings
-from vqdistill.baselines import has_size, load_baseline, settings_of
+from vqdistill.baselines import baseline_names, is_circuit, load_baseline, settings_of
 from vqdistill.circuits.base import Circuit
-from vqdistill.circuits.mixture import (
-    DecodedComponents,
-    Mixture,
-    StreamedMixture,
-    uniform_log_weights,
-)
+from vqdistill.circuits.einet import EiNet
+from vqdistill.circuits.mixture import Mixture
 from vqdistill.data import N_CLASSES
-from vqdistill.distillation import EXACT_METHOD, method_names
-from vqdistill.distillation.enumeration import codes_of
+from vqdistill.distillation import EXACT_METHOD, mixtures
+from vqdistill.distillation.mixtures import distilled_mixture, exact_mixture
 from vqdistill.distillation.selection import mean_over_classes
 from vqdistill.errors import InputError
-from vqdistill.files import read_arrays, read_tensors
+from vqdistill.files import array_names, read_arrays, read_tensors, readable
 from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
 from vqdistill.provenance.records import read_record
 from vqdistill.randomness import generator
 
-DECODED_AT_ONCE = 2**27  # leaves of an exact model that are kept: they take a gigabyte
+if TYPE_CHECKING:
+    import pandas as pd
+
+LISTED = "; vqdistill.models('{}') lists all"
 
 
 def load_vqvae(path: str | Path, device: torch.device | str = "cpu") -> VQVAE:
@@ -59,12 +60,15 @@ def load_baseline_circuit(
 
     model, metadata = _load(path, device, settings.BaselineTraining, build)
     method = metadata["settings"]["method"]
-    if has_size(method):
-        return model
-    if n_components < 1:
-        raise InputError(f"n_components: {n_components} given; {method} needs 1 or more")
-    points = generator(metadata["seed"], f"components {method}")
-    return load_baseline(method).circuit(model, n_components, points)
+    if is_circuit(method):
+        circuit = model
+    else:
+        if n_components < 1:
+            raise InputError(f"n_components: found {n_components}, expected 1 or more of {method}")
+        points = generator(metadata["seed"], f"components {method}")
+        circuit = load_baseline(method).circuit(model, n_components, points)
+    circuit.image_shape, circuit.levels = tuple(metadata["image_shape"]), metadata.get("levels")
+    return circuit
 
 
 def _load(
@@ -83,6 +87,7 @@ def _load(
         model.load_state_dict(weights)
     except RuntimeError:
         raise InputError(f"{path}: holds the weights of another model; train it again") from None
+    model.levels = metadata.get("levels")  # not of older files
     return model.to(device).eval().requires_grad_(False), metadata
 
 
@@ -109,7 +114,9 @@ class Latents(NamedTuple):
         """Codes [N, H, W] and log p(z) [N] of N selected latents. InputError if there are none."""
         sizes = self.sizes
         if n_components not in sizes and (len(sizes) != 1 or not 0 < n_components <= sizes[0]):
-            raise InputError(f"{self.path}: no {n_components} components; expected one of {sizes}")
+            raise InputError(
+                f"{self.path}: no {n_components} components; expected {_listed(sizes)}"
+            )
         n = n_components if n_components in sizes else sizes[0]
         log_prob = mean_over_classes(self.arrays[f"log_prob_by_class_{n}"][:n_components])
         return self.arrays[f"codes_{n}"][:n_components], log_prob
@@ -123,37 +130,6 @@ def read_latents(path: str | Path) -> dict[str, Latents]:
         of_method = latents.setdefault(method, Latents(path, {}))
         of_method.arrays[kind] = torch.from_numpy(array)
     return latents
-
-
-@torch.no_grad()
-def distilled_mixture(vqvae: VQVAE, codes: Tensor, log_weights: Tensor | None = None) -> Mixture:
-    """Eq. 2: the mixture of p(x|z) over selected latents, uniform if no weights [N] are given."""
-    device = next(vqvae.parameters()).device
-    means, log_stds = vqvae.decode(codes.to(device))
-    if log_weights is None:
-        log_weights = uniform_log_weights(len(codes))
-    return Mixture(log_weights.to(device), means, log_stds)
-
-
-def exact_mixture(vqvae: VQVAE, log_prior: Tensor, uniform: bool = False) -> StreamedMixture:
-    """Eq. 1: the mixture over all latents, decoded as they are needed where they are many.
-
-    log_prior: the weights log p(z) [K^HW], of the latents in lexicographic order, the last position
-    fastest.
-    """
-    device = next(vqvae.parameters()).device
-    log_weights = uniform_log_weights(len(log_prior)) if uniform else log_prior
-    log_weights = log_weights.to(device)
-
-    @torch.no_grad()
-    def decode(index: Tensor) -> tuple[Tensor, Tensor]:
-        return vqvae.decode(codes_of(index, vqvae.codebook_size, vqvae.grid))
-
-    n_variables = vqvae.image_shape[0] * vqvae.image_shape[1]
-    if len(log_prior) * n_variables <= DECODED_AT_ONCE:
-        return Mixture(log_weights, *decode(torch.arange(len(log_prior), device=device)))
-    components = DecodedComponents(decode, len(log_prior), n_variables, device)
-    return StreamedMixture(log_weights, components)
 
 
 def check_same_training(vqvae: Path, latents: Path) -> None:
@@ -171,8 +147,8 @@ def check_same_training(vqvae: Path, latents: Path) -> None:
 
 
 def load(
-    results: str | Path,
-    method: str,
+    run: str | Path,
+    method: str = "",
     *,
     grid: str = "",
     codebook_size: int = 0,
@@ -182,35 +158,171 @@ def load(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Circuit:
-    """A tractable model of a finished run, such as load('results/quick', 'dmbs', grid='4x4', …).
+    """A tractable model of a finished run, or of a file that `model.save` wrote.
 
-    Distilled models ('dmrs', 'dmbs', …) need grid, codebook_size and n_components; 'exm' needs grid
-    and codebook_size; 'cm' needs n_components; 'einet' and 'gmm' need size. weights, of models of a
-    VQ-VAE: 'uniform' (Eq. 2, what distilled models have unless told otherwise) or 'prior' (Eq. 1,
-    what 'exm' has). Raises InputError where the run holds no such model, and where the latents were
-    selected from another training of the VQ-VAE.
+    load('results/quick', 'dmbs', grid='4x4', codebook_size=32, n_components=256) and
+    load('model.safetensors') are examples; `vqdistill.models('results/quick')` lists what a run
+    has. Distilled models ('dmrs', 'dmbs', …) need grid, codebook_size and n_components; 'exm' grid
+    and codebook_size; 'cm' n_components; 'einet' and 'gmm' size. weights, of models of a VQ-VAE:
+    'uniform' (Eq. 2, what distilled models have unless told otherwise) or 'prior' (Eq. 1, what
+    'exm' has). Raises InputError where there is no such model, in a line that says what there is,
+    and where the latents were selected from another training of the VQ-VAE.
     """
-    results = Path(results)
+    run = Path(run).expanduser()
+    asked = {"grid": grid, "codebook_size": codebook_size, "size": size}
+    _check_device(device)
+    if run.is_file() or run.suffix == ".safetensors":
+        if method or n_components or weights or any(asked.values()):
+            raise InputError(f"{run}: a file of one model; expected no argument but `device`")
+        return _load_file(run, device)
     if weights not in ("", "uniform", "prior"):
         raise InputError(f"weights: found {weights!r}, expected 'uniform' or 'prior'")
-    if not grid:
-        if method in (EXACT_METHOD, *method_names()):
-            raise InputError(f"{method}: distilled from a VQ-VAE; give its grid and codebook_size")
-        name = f"{method}-{size}" if size else method
-        path = results / "models" / name / f"seed-{seed}" / "weights.safetensors"
-        circuit = load_baseline_circuit(path, n_components, device)
-        if weights:
-            raise InputError(f"weights: found {weights!r}, expected none: {method!r} has its own")
-        return circuit
-    teacher, run = f"{grid}-K{codebook_size}", f"seed-{seed}"
-    trained = results / f"models/vqvae-{teacher}" / run / "weights.safetensors"
-    path = results / "latents" / teacher / run / "latents.npz"
+    found = _only(_available(run), run, {"method": method, **asked, "seed": seed})
+    if not isinstance(n_components, Integral) or bool(n_components) != bool(found.n_components):
+        raise InputError(
+            f"n_components: found {n_components!r}, expected {found.n_components or 'none'} of"
+            f" {method} in {run}"
+        )
+    if found.grid:
+        return _load_distilled(run, found, n_components, weights, device)
+    if weights:
+        raise InputError(f"weights: found {weights!r}, expected none: {method!r} has its own")
+    name = f"{method}-{size}" if size else method
+    path = run / "models" / name / f"seed-{seed}" / "weights.safetensors"
+    return load_baseline_circuit(path, n_components, device)
+
+
+def models(run: str | Path) -> "pd.DataFrame":
+    """What `load` can load of a run: a row for each method, with its VQ-VAE or size.
+
+    The columns are arguments of `load`; `n_components` and `seed` say which there are.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(_available(Path(run).expanduser()))
+    keys = [column for column in table.columns if column != "seed"]
+    return table.groupby(keys, as_index=False).agg(
+        {"seed": lambda seeds: ", ".join(map(str, seeds))}
+    )
+
+
+class Available(NamedTuple):
+    """A model of a run, as `load` is asked for it; what it doesn't have is empty or 0."""
+
+    method: str
+    grid: str
+    codebook_size: int
+    size: int
+    seed: int
+    n_components: str  # which there are, such as '1 to 256'
+
+
+def _available(run: Path) -> list[Available]:
+    """All models of a run. InputError where there are none."""
+    found = []
+    for path in run.glob("latents/*/seed-*/latents.npz"):
+        teacher, seed = path.parts[-3:-1]
+        if (run / f"models/vqvae-{teacher}" / seed / "weights.safetensors").exists():
+            grid, _, size = teacher.partition("-K")
+            for method, sizes in _stored_sizes(path).items():
+                keys = (method, grid, int(size), 0, int(seed.removeprefix("seed-")))
+                found.append(Available(*keys, _listed(sizes)))
+    for path in run.glob("models/*/seed-*/weights.safetensors"):
+        (method, _, size), seed = path.parts[-3].partition("-"), path.parts[-2]
+        if method in baseline_names():
+            keys = (method, "", 0, int(size or 0), int(seed.removeprefix("seed-")))
+            found.append(Available(*keys, "" if is_circuit(method) else "1 or more"))
+    if not found:
+        saved = next(iter(sorted(map(str, run.glob("models/*.safetensors")))), "model.safetensors")
+        raise InputError(
+            f"{run}: no trained models there; expected the folder of a run, such as results/quick,"
+            f" or a file that model.save wrote, such as {saved}"
+        )
+    return sorted(found)
+
+
+def _stored_sizes(path: Path) -> dict[str, list[int]]:
+    """The numbers of components for which latents were selected, by method."""
+    sizes: dict[str, list[int]] = {}
+    for name in array_names(path):
+        method, _, kind = name.partition("/")
+        of_method = sizes.setdefault(method, [])
+        if kind.startswith("codes_"):
+            of_method.append(int(kind.removeprefix("codes_")))
+    return sizes
+
+
+def _listed(sizes: list[int]) -> str:
+    """Which numbers of components there are: the first n of a single selection are models too."""
+    if len(sizes) == 1:
+        return f"1 to {sizes[0]}"
+    return ", ".join(map(str, sorted(sizes)))
+
+
+def _only(models: list[Available], run: Path, asked: dict[str, Any]) -> Available:
+    """The one that is asked for, key by key. InputError, with what there is, at the first key that
+    doesn't fit."""
+    for key, value in asked.items():
+        known = sorted({getattr(model, key) for model in models})
+        if value not in known:
+            of = f"of {asked['method']} in {run}" if key != "method" else f"in {run}"
+            expected = ", ".join(repr(each) for each in known if each or key == "seed") or "none"
+            hint = ""
+            if isinstance(value, str) and (near := difflib.get_close_matches(value, known, 1)):
+                hint = f"; did you mean {near[0]!r}?"
+            raise InputError(
+                f"{key}: found {value!r}, expected {expected} {of}{hint or LISTED.format(run)}"
+            )
+        models = [model for model in models if getattr(model, key) == value]
+    return models[0]
+
+
+def _load_distilled(
+    run: Path, model: Available, n_components: int, weights: str, device: torch.device | str
+) -> Circuit:
+    teacher, seed = f"{model.grid}-K{model.codebook_size}", f"seed-{model.seed}"
+    trained = run / f"models/vqvae-{teacher}" / seed / "weights.safetensors"
+    path = run / "latents" / teacher / seed / "latents.npz"
     check_same_training(trained, path)
-    vqvae, latents = load_vqvae(trained, device), read_latents(path)
-    if method not in latents:
-        raise InputError(f"{path}: no {method!r}, only {', '.join(latents)}")
-    if method == EXACT_METHOD:
-        return exact_mixture(vqvae, latents[method].log_prob_of_all, uniform=weights == "uniform")
-    codes, log_prior = latents[method].first(n_components)
+    vqvae, latents = load_vqvae(trained, device), read_latents(path)[model.method]
+    if model.method == EXACT_METHOD:
+        return exact_mixture(vqvae, latents.log_prob_of_all, uniform=weights == "uniform")
+    codes, log_prior = latents.first(n_components)
     log_weights = torch.log_softmax(log_prior, 0) if weights == "prior" else None
     return distilled_mixture(vqvae, codes, log_weights)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"device: found {device!r}, expected 'cpu', or 'cuda' where there is a GPU"
+            f" ({str(error).splitlines()[0]})"
+        ) from None
+
+
+SAVED = {  # by the kind that `Circuit.save` writes
+    "mixture": Mixture.from_stored,
+    "latents": mixtures.from_stored,
+    "einet": EiNet.from_stored,
+}
+
+
+def _load_file(path: Path, device: torch.device | str) -> Circuit:
+    """The model that `save` wrote."""
+    tensors, facts = read_tensors(path)
+    if facts.get("circuit") not in SAVED:
+        raise InputError(
+            f"{path}: no model that model.save wrote; a trained one is loaded by its run, such as"
+            " vqdistill.load('results/quick', 'einet', size=4)"
+        )
+    try:
+        with readable(path, "a saved model"):
+            model = SAVED[facts["circuit"]](tensors, facts)
+    except InputError as error:
+        told = str(error)
+        raise InputError(told if told.startswith(str(path)) else f"{path}: {told}") from None
+    model.image_shape = tuple(facts["image_shape"]) if facts["image_shape"] else None
+    model.levels = facts["levels"]
+    return model.to(device)

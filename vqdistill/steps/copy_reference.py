@@ -1,21 +1,25 @@
-"""Copy the tables, figures and small metric files of a finished experiment to the reference."""
+"""Copy the tables, figures, small metric files and one model of a finished experiment to the
+reference."""
 
 import logging
 import shutil
 
 from vqdistill.errors import InputError
-from vqdistill.files import replacing
+from vqdistill.files import replacing, write_arrays
+from vqdistill.provenance.sharing import example_images, save_best_distilled
 from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
 COPIED = ("tables/*.csv", "tables/record.json", "figures/*.png", "figures/*.pdf")
 COPIED += ("metrics/*/*/*.csv", "metrics/*/*/record.json", "latents/*/*/record.json")
 COPIED += ("models/*/*/history.csv", "models/*/*/record.json", "data/record.json")
+MODEL, EXAMPLES = "models/*.safetensors", "models/examples.npz"
 
 
 def copy_reference(job: Job) -> None:
-    """Replace the reference by this experiment's files; models and pictures stay behind, and what
-    others put into the reference, such as a README.md, stays there."""
+    """Replace the reference by this experiment's files, with the best distilled model that is small
+    and some images to ask it about. All other models and pictures stay behind, and what others put
+    into the reference, such as a README.md, stays there."""
     results, reference = job["results"], job["reference"]
     paths = [path for pattern in COPIED for path in sorted(results.glob(pattern))]
     if not paths:
@@ -24,7 +28,9 @@ def copy_reference(job: Job) -> None:
     for path in paths:
         with replacing(reference / path.relative_to(results)) as temporary:
             shutil.copyfile(path, temporary)
-    for path in {path for pattern in COPIED for path in reference.glob(pattern)} - wanted:
+    wanted.add(save_best_distilled(results, reference / "models"))
+    write_arrays(reference / EXAMPLES, example_images(results))
+    for path in {path for part in (*COPIED, MODEL) for path in reference.glob(part)} - wanted:
         path.unlink()
     log.info("%d files copied to %s", len(paths), reference)
 

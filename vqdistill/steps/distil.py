@@ -7,7 +7,7 @@ import torch
 
 from vqdistill.distillation import EXACT_METHOD, load_method
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.distillation.selection import n_latents
+from vqdistill.distillation.selection import check_selection, n_latents
 from vqdistill.files import read_arrays, write_arrays, write_rows
 from vqdistill.provenance.loading import load_prior
 from vqdistill.randomness import generator
@@ -54,6 +54,7 @@ def select(
     for n in sizes[-1:] if method.PREFIXES_ARE_MODELS else sizes:
         noise = generator(job.seed, f"selection {name} {n}", prior.device)
         selection = method.select(prior, n, noise, training_codes)
+        check_selection(selection, prior, n, f"{name}: ")
         for kind in ("codes", "classes", "log_prob_by_class"):
             arrays[f"{kind}_{n}"] = getattr(selection, kind).cpu().numpy()
         costs.append(_cost(n, selection.evaluations, selection.weighting_evaluations))

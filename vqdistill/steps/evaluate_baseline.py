@@ -1,7 +1,7 @@
 """Evaluate one trained baseline."""
 
 from vqdistill import data
-from vqdistill.baselines import has_size
+from vqdistill.baselines import is_circuit
 from vqdistill.evaluation.evaluate import evaluate
 from vqdistill.evaluation.evaluated_models import EvaluatedModels
 from vqdistill.provenance.loading import load_baseline_circuit, load_classifier
@@ -16,7 +16,7 @@ def evaluate_baseline(job: Job) -> None:
     method, size = job.settings.method, job.settings.size
     sizes, chosen = sorted(job.settings.n_components), job.settings.inpainting
     circuit = load_baseline_circuit(job["weights"], sizes[-1], device)
-    if has_size(method):
+    if is_circuit(method):
         models = EvaluatedModels(method, circuit, size=size)
     else:
         weights = {"uniform": circuit.log_weights}

@@ -5,6 +5,7 @@ import torch
 from vqdistill import data
 from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.enumeration import index_of
+from vqdistill.distillation.mixtures import distilled_mixture, exact_mixture
 from vqdistill.evaluation.evaluate import evaluate
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
 from vqdistill.evaluation.teacher import bound_rows, code_frequencies, teacher_row
@@ -12,8 +13,6 @@ from vqdistill.files import read_arrays, write_rows
 from vqdistill.models.vqvae import VQVAE
 from vqdistill.provenance.loading import (
     Latents,
-    distilled_mixture,
-    exact_mixture,
     load_classifier,
     load_prior,
     load_vqvae,

@@ -69,6 +69,7 @@ class Job:
         """Write weights, history and record of a trained model, then drop its checkpoint."""
         settings = plain(self.settings)
         metadata = {"settings": settings, "image_shape": list(images.shape), "seed": self.seed}
+        metadata["levels"] = images.levels
         write_tensors(self["weights"], fitted.weights, metadata)
         history = [row | {"best": int(row["epoch"] == fitted.best_epoch)} for row in fitted.history]
         write_rows(self["history"], history)

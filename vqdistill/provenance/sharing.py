@@ -1,0 +1,54 @@
+"""What of a finished experiment lets anybody ask its best distilled model: one file, and images."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vqdistill import data
+from vqdistill.circuits.base import Circuit
+from vqdistill.evaluation.inpainting import first_of_each_class
+from vqdistill.files import read_csv
+from vqdistill.provenance.loading import EXACT_METHOD, load
+
+LARGEST = 10**6  # bytes of a model that is committed
+WEIGHT = 8  # bytes of a mixture weight in a file
+
+
+def save_best_distilled(results: Path, folder: Path) -> Path | None:
+    """The distilled model of the lowest validation BPD whose file has at most `LARGEST` bytes.
+
+    It is written to <folder>/<method>-<grid>-K<K>-N<N>.safetensors; None where there is none.
+    """
+    table = read_csv(results / "tables/density.csv")
+    distilled = (table.grid.fillna("-") != "-") & (table.n_components * WEIGHT < LARGEST)
+    rows = table[distilled & (table.split == "validation")].sort_values("bpd", kind="stable")
+    for row in rows.itertuples():
+        path = folder / f"{row.method}-{row.grid}-K{row.codebook_size}-N{row.n_components}"
+        path = path.with_suffix(".safetensors")
+        _loaded(results, row).save(path)
+        if path.stat().st_size <= LARGEST:
+            return path
+        path.unlink()
+    return None
+
+
+def _loaded(results: Path, row) -> Circuit:
+    n_components = 0 if row.method == EXACT_METHOD else int(row.n_components)
+    return load(
+        results,
+        row.method,
+        grid=row.grid,
+        codebook_size=int(row.codebook_size),
+        n_components=n_components,
+        weights=row.weights,
+        seed=int(row.seed),
+    )
+
+
+def example_images(results: Path) -> dict[str, np.ndarray]:
+    """Grey levels uint8 [C, h, w] of the first test image of each class, and the classes [C]."""
+    images = data.load(results / "data/images.npz")
+    chosen = first_of_each_class(images.labels["test"])
+    levels = data.to_images(images.evaluated["test"][chosen], images.levels)
+    labels = images.labels["test"][chosen].numpy()
+    return {"images": levels.reshape(-1, *images.shape), "labels": labels}
