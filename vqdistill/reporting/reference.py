@@ -11,7 +11,8 @@ COMPARED = [key for key in MODEL_KEYS if key != "experiment"]
 def compare(summary: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Test BPD of every model of a run beside that of the reference: rows of comparison.csv.
 
-    Both are density_summary tables. `agrees` tells whether the 95 % intervals over seeds overlap.
+    Both are density_summary tables. `agrees` tells whether the 95 % intervals over seeds overlap;
+    NaN where one seed has none.
     Raises InputError where the two share no model.
     """
     columns = [*COMPARED, "n_seeds", "bpd_mean", "bpd_low", "bpd_high"]
@@ -25,5 +26,6 @@ def compare(summary: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     overlap = (both["bpd_low"] <= both["bpd_high_reference"]) & (
         both["bpd_high"] >= both["bpd_low_reference"]
     )
-    both["agrees"] = overlap.map({True: "yes", False: "no"})
+    measured = both[["bpd_low", "bpd_low_reference"]].notna().all(axis=1)
+    both["agrees"] = overlap.map({True: "yes", False: "no"}).where(measured)
     return both.sort_values(COMPARED, ignore_index=True)

@@ -109,7 +109,8 @@ def trained(name, *others, seed="{seed}"):
 
 def metrics(name, *others):
     """The outputs of an evaluation, by name."""
-    files = ("density.csv", "inpainting.csv", "pictures.npz", *others, "record.json")
+    files = ("density.csv", "inpainting.csv", "log_likelihoods.npz", "pictures.npz")
+    files = (*files, *others, "record.json")
     return {Path(file).stem: f"{RESULTS}/metrics/{name}/seed-{{seed}}/{file}" for file in files}
 
 
