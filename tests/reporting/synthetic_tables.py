@@ -160,7 +160,11 @@ def pictures(methods=("dmrs 2x2", "dmrs 4x4", "dmbs 4x4", "cm", "einet"), h=28, 
     samples = truth[None, None, :, None] + 0.2 * rng.random((m, 5, digits, 3, h, h))
     samples = np.where(hidden[None, :, None, None], samples, truth[None, None, :, None])
     return {
-        "methods": np.array(methods),
+        "method": np.array([name.split()[0] for name in methods]),
+        "grid": np.array([[*name.split(), "-"][1] for name in methods]),
+        "codebook_size": np.array([4096 if " " in name else 0 for name in methods]),
+        "size": np.array([30 if name == "einet" else 0 for name in methods]),
+        "n_components": np.array([0 if name == "einet" else 16384 for name in methods]),
         "masks": np.array(["left", "right", "top", "bottom", "centre"]),
         "digits": np.arange(digits),
         "hidden": hidden,

@@ -89,24 +89,24 @@ def inpainting_summary(inpainting: pd.DataFrame) -> pd.DataFrame:
 
 
 def gather_pictures(
-    runs: Mapping[str, Mapping[str, np.ndarray]], order: list[tuple[str, str, str]]
+    runs: Mapping[str, Mapping[str, np.ndarray]], order: Sequence[tuple[str, Mapping]]
 ) -> dict[str, np.ndarray]:
     """The pictures of all models in one file, which figures read, from those of single runs.
 
     runs: arrays by teacher or model, with '<method>/samples', '/means', '/unconditional', and
-    'truth' and 'hidden' of all. order: (teacher or model, method, label) of the figures' rows.
+    'truth' and 'hidden' of all. order: (teacher or model, keys of the model) of the figures' rows.
     """
     first = next(iter(runs.values()))
     gathered = {
-        "methods": np.array([label for _, _, label in order]),
+        **{key: np.array([keys[key] for _, keys in order]) for key in order[0][1]},
         "masks": np.array(MASKS),
         "digits": np.arange(len(first["truth"])),
         "hidden": first["hidden"],
-        "truth": first["truth"].astype(np.float32),
+        "truth": first["truth"],
     }
     for kind in ("samples", "means", "unconditional"):
-        parts = [runs[run][f"{method}/{kind}"] for run, method, _ in order]
-        gathered[kind] = np.stack(parts).astype(np.float32)
+        parts = [runs[run][f"{keys['method']}/{kind}"] for run, keys in order]
+        gathered[kind] = np.stack(parts)
     return gathered
 
 

@@ -1,21 +1,28 @@
-"""Copy the tables, figures and small metric files of a finished experiment to the reference."""
+"""Copy what is worth committing of a finished experiment to the reference, and write its page."""
 
 import logging
 import shutil
 
 from vqdistill.errors import InputError
 from vqdistill.files import replacing
+from vqdistill.steps.draw_reference import write_page
 from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
-COPIED = ("tables/*.csv", "tables/record.json", "figures/*.png", "figures/*.pdf")
+COPIED = (
+    "tables/*.csv",
+    "tables/pictures.npz",
+    "tables/record.json",
+    "figures/*.png",
+    "figures/*.pdf",
+)
 COPIED += ("metrics/*/*/*.csv", "metrics/*/*/record.json", "latents/*/*/record.json")
 COPIED += ("models/*/*/history.csv", "models/*/*/record.json", "data/record.json")
 
 
 def copy_reference(job: Job) -> None:
-    """Replace the reference by this experiment's files; models and pictures stay behind, and what
-    others put into the reference, such as a README.md, stays there."""
+    """Replace the reference by this experiment's files, and write the page of its figures; models
+    stay behind, and what others put into the reference, such as a README.md, stays there."""
     results, reference = job["results"], job["reference"]
     paths = [path for pattern in COPIED for path in sorted(results.glob(pattern))]
     if not paths:
@@ -26,8 +33,9 @@ def copy_reference(job: Job) -> None:
             shutil.copyfile(path, temporary)
     for path in {path for pattern in COPIED for path in reference.glob(pattern)} - wanted:
         path.unlink()
-    log.info("%d files copied to %s", len(paths), reference)
+    write_page(job)
+    log.info("%d files copied to %s; %s shows all figures", len(paths), reference, job["page"])
 
 
 if __name__ == "__main__":
-    run(copy_reference, reads="results", writes="reference")
+    run(copy_reference, reads="results tables captions", writes="reference page")

@@ -15,10 +15,11 @@ def draw_charts(job: Job) -> None:
     def table(name: str):
         return read_table(job["tables"] / f"{name}.csv")
 
-    density, classifier = table("density_summary"), table("classifier")
+    density, classifier = table("density"), table("classifier")
+    sizes, teachers = table("model_sizes"), table("teacher")
     charts = {
-        "figure1": density_figure(density, table("model_sizes"), table("teacher")),
-        "weights": weights_figure(table("density")),
+        "figure1": density_figure(table("density_summary"), density, sizes, teachers),
+        "weights": weights_figure(density),
         "inpainting_metrics": metrics_figure(
             table("inpainting_summary"), classifier["test_accuracy"].iloc[0]
         ),

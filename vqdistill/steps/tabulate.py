@@ -75,18 +75,19 @@ def losses(history: Path, record: dict) -> pd.DataFrame:
     return table.assign(**keys)[[*keys, *columns]]
 
 
-def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(teacher or model, method, label) of what figures show: the largest of each method and grid,
-    in the order of display."""
-    largest = largest_models(density).drop_duplicates(["method", "grid"])
-    numbers = largest.set_index(["method", "grid"])[["codebook_size", "size"]]
+def shown_models(density: pd.DataFrame) -> list[tuple[str, dict[str, str | int]]]:
+    """(teacher or model, keys of the model) of what figures show: the largest of each method and
+    grid, in the order of display."""
+    names = ["method", "grid", "codebook_size", "size", "n_components"]
+    largest = largest_models(density)[names].drop_duplicates()
+    models = {(keys["method"], keys["grid"]): keys for keys in largest.to_dict("records")}
     rows = []
     for method, grid in in_order(largest):
-        codes, size = numbers.loc[(method, grid)]
-        if grid != "-":
-            rows.append((f"{grid}-K{codes}", method, f"{method} {grid}"))
-        else:
-            rows.append((f"{method}-{size}" if size else method, method, method))
+        keys = models[method, grid]
+        run = f"{grid}-K{keys['codebook_size']}"
+        if grid == "-":
+            run = f"{method}-{keys['size']}" if keys["size"] else method
+        rows.append((run, keys))
     return rows
 
 
