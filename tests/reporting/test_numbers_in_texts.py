@@ -67,7 +67,7 @@ def test_numbers_that_are_off_by_a_digit_are_found():
     row = next(row for row in intervals(TABLES) if 1 < row[0] < 9)
     right = "{:.2f} [{:.2f}, {:.2f}]".format(*row)
     assert list(unknown(f"| ExM | {right} |", TABLES)) == []
-    wrong = "{:.2f} [{:.2f}, {:.2f}]".format(row[0], row[1], row[2] + 0.01)
+    wrong = f"{row[0]:.2f} [{row[1]:.2f}, {row[2] + 0.01:.2f}]"
     assert list(unknown(f"| ExM | {wrong} |", TABLES)) == [wrong]
 
 
