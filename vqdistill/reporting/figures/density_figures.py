@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from vqdistill.reporting.figures.layout import SEED, legend_of_all, one_seed
 from vqdistill.reporting.style import (
@@ -201,6 +202,8 @@ def _show_everything(axes: Axes, curves: list[Curve], detail: tuple[float, float
     values = values[np.isfinite(values) & (values > 0)]
     axes.set_yscale("log")
     low, high = max(detail[0], values.min() / 2), detail[1]
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))
     axes.set_ylim(low / 1.6, 1.6 * max(values.max(), high))
     axes.axhspan(low, high, color="0.9", linewidth=0, zorder=0)
     axes.annotate(
@@ -268,12 +271,14 @@ def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> No
     decoder = sizes[(sizes["model"] == "cm") & (sizes["part"] == "decoder")]
     if len(decoder):
         lines.append((_one_size(decoder), "CM's decoder", RED))
-    for i, (x, name, colour) in enumerate(_merged(lines)):
+    names = 0
+    for x, name, colour in _merged(lines):
         axes.axvline(x, linestyle=":", color=colour, linewidth=1.1, zorder=1)
         axes.annotate(
-            name, (x, 1), (0, 2 + 8 * (i % 3)), xycoords=axes.get_xaxis_transform(), ha="center",
-            textcoords="offset points", color=colour, fontsize=7,
+            name, (x, 1), (0, 2 + 8 * (names % 3)), xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points", color=colour, fontsize=7, ha="center",
         )  # fmt: skip
+        names += bool(name)
 
 
 def _merged(lines: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:

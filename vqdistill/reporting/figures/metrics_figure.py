@@ -1,10 +1,13 @@
 """Metrics of inpainting: conditional BPD, digit accuracy, sharpness and coherence."""
 
+from collections.abc import Iterable
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from vqdistill.reporting.names import MASKS
@@ -46,16 +49,20 @@ def metrics_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
             rows = rows.set_index("mask").reindex(masks).dropna(subset=f"{metric}_mean")
             _bars(axes, rows, metric, masks, offset, styles[method])
         _finish(axes, title, masks)
-    bits, accuracy, sharpness, coherence = figure.axes
+    bits, accuracy, *pictures = figure.axes
     main = [method for method, _ in models if not styles[method].control]
-    _keep_readable(bits, table[table["method"].isin(main)]["conditional_bpd_geometric_mean"])
+    _keep_bits_readable(bits, table[table["method"].isin(main)]["conditional_bpd_geometric_mean"])
+    _keep_readable(accuracy, [*table["accuracy_sample_mean"], real_accuracy or np.nan])
     if real_accuracy:
         _reference(accuracy, real_accuracy, "real images")
-    for axes, metric in ((sharpness, "sharpness"), (coherence, "coherence")):
-        _truth(axes, table.groupby("mask")[f"{metric}_truth_mean"].mean().reindex(masks))
-    handles, labels = bits.get_legend_handles_labels()
-    figure.supxlabel("hidden part of the image", fontsize=8)
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3))
+    for axes, metric in zip(pictures, ("sharpness", "coherence"), strict=True):
+        truth = table.groupby("mask")[f"{metric}_truth_mean"].mean().reindex(masks)
+        _keep_readable(axes, [*table[f"{metric}_sample_mean"], *truth])
+        for place, value in enumerate(truth):
+            axes.plot([place - 0.47, place + 0.47], [value, value], color="black", linewidth=1.0)
+    handles = [*bits.get_legend_handles_labels()[0], Line2D([], [], color="black", label="truth")]
+    figure.supxlabel("hidden part of the image; bars that reach an edge go on", fontsize=8)
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
     return figure
 
 
@@ -76,7 +83,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, metric: str, masks: list[str], offset:
     )  # fmt: skip
 
 
-def _keep_readable(axes: Axes, means: pd.Series) -> None:
+def _keep_bits_readable(axes: Axes, means: pd.Series) -> None:
     """A logarithmic axis that ends above the worst of `means`, and says so where something lies
     beyond it."""
     axes.set_yscale("log")
@@ -91,14 +98,12 @@ def _keep_readable(axes: Axes, means: pd.Series) -> None:
         axes.set_title(f"{axes.get_title()}; some lie above")
 
 
-def _truth(axes: Axes, values: pd.Series) -> None:
-    """A short line at what the true images have under each mask."""
-    for place, value in enumerate(values):
-        axes.plot([place - 0.47, place + 0.47], [value, value], color="black", linewidth=1.0)
-    axes.annotate(
-        "truth", (len(values) - 0.53, values.iloc[-1]), (0, 2), ha="right", va="bottom",
-        textcoords="offset points", fontsize=7,
-    )  # fmt: skip
+def _keep_readable(axes: Axes, values: Iterable[float]) -> None:
+    """End the axis beyond the least and the largest of some values, however long the bars are."""
+    low, high = axes.get_ylim()
+    least, largest = np.nanmin([*values]), np.nanmax([*values])
+    margin = 0.5 * (largest - least) or 0.1
+    axes.set_ylim(max(low, least - margin), min(high, largest + margin))
 
 
 def _face(style, grid: str) -> str:
