@@ -17,6 +17,7 @@ from synthetic_tables import (
 from vqdistill.reporting import style
 from vqdistill.reporting.figures.costs_figure import costs_figure
 from vqdistill.reporting.figures.density_figures import (
+    FLOOR,
     density_curves,
     density_figure,
     detail_limits,
@@ -100,10 +101,11 @@ def test_dotted_lines_stand_at_the_teachers_sizes(summary, density):
 
 
 def test_the_floor_is_a_thin_line_with_its_name(summary, density):
-    axes = density_figure(summary, density, sizes_table()).axes[0]
+    figure = density_figure(summary, density, sizes_table())
     floor = summary.loc[(summary["method"] == "gmm") & (summary["size"] == 1), "bpd_mean"].item()
-    assert [floor, floor] in [list(line.get_ydata()) for line in axes.lines]
-    assert "independent Gaussians" in [text.get_text() for text in axes.texts]
+    for axes in figure.axes:
+        assert list(drawn_lines(axes)[FLOOR].get_ydata()) == [floor, floor]
+    assert FLOOR in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_labels_of_figure_1_do_not_touch_marks_or_each_other(summary, density):
@@ -248,6 +250,17 @@ def test_metrics_figure_shows_the_tables_values():
     masks = ["left", "right", "top", "bottom", "centre"]
     expected = rows.loc[masks, "conditional_bpd_geometric_mean"]
     np.testing.assert_array_equal(drawn["EiNet, K = 30"], expected)
+
+
+@pytest.mark.parametrize("real", [0.05, 0.99])
+def test_what_metrics_are_compared_with_is_within_the_axes(real):
+    """The true images and the classifier's accuracy, wherever the models are."""
+    inpainting = inpainting_table(density_table(FEW, components=[1, 4]))
+    inpainting = inpainting.assign(sharpness_truth=9.0, coherence_truth=0.0)
+    _, accuracy, *axes = metrics_figure(inpainting_summary(inpainting), real).axes
+    for panel, value in zip([accuracy, *axes], [real, 9.0, 0.0], strict=True):
+        low, high = panel.get_ylim()
+        assert low < value < high
 
 
 def test_metrics_figure_of_heavy_tails_and_constant_images():

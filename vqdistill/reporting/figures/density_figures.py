@@ -28,6 +28,7 @@ from vqdistill.reporting.style import (
 from vqdistill.reporting.tables import in_order, standard_weights
 
 CLOSE = 1.35  # ratio of two sizes whose labels would run into each other
+FLOOR = "independent Gaussians, the floor"
 SMALL = 1e-3  # bits per dimension, within which the axis of differences is linear
 KEYS = ["method", "grid", "codebook_size"]  # of a curve
 READABLE = [withStroke(linewidth=2, foreground="white")]
@@ -81,7 +82,8 @@ def density_figure(
             _name_crosses(detail, curve.rows, "bpd_mean", curve.style)
     if teachers is not None:
         _reconstructions(detail, teachers[teachers["split"] == "test"])
-    _floor(everything, summary[test])
+    for axes in (everything, detail):
+        _floor(axes, summary[test])
     _teacher_sizes(detail, summary, sizes)
     _say_what_is_better(detail)
     figure.supxlabel("number of parameters", fontsize=8)
@@ -246,11 +248,7 @@ def _floor(axes: Axes, summary: pd.DataFrame) -> None:
     floor = summary[(summary["method"] == "gmm") & (summary["size"] == 1)]
     if len(floor):
         value, colour = floor["bpd_mean"].iloc[0], method_styles(["gmm"])["gmm"].colour
-        axes.axhline(value, color=colour, linewidth=0.7, zorder=1)
-        axes.annotate(
-            "independent Gaussians", (0.98, value), (0, 2), ha="right", fontsize=7, color=colour,
-            xycoords=axes.get_yaxis_transform(), textcoords="offset points", path_effects=READABLE,
-        )  # fmt: skip
+        axes.axhline(value, color=colour, linewidth=0.7, zorder=1, label=FLOOR)
 
 
 def _teacher_sizes(axes: Axes, summary: pd.DataFrame, sizes: pd.DataFrame) -> None:

@@ -52,14 +52,14 @@ def metrics_figure(summary: pd.DataFrame, real_accuracy: float = 0.0) -> Figure:
     bits, accuracy, *pictures = figure.axes
     main = [method for method, _ in models if not styles[method].control]
     _keep_bits_readable(bits, table[table["method"].isin(main)]["conditional_bpd_geometric_mean"])
-    _keep_readable(accuracy, [*table["accuracy_sample_mean"], real_accuracy or np.nan])
     if real_accuracy:
         _reference(accuracy, real_accuracy, "real images")
+    _keep_readable(accuracy, [*table["accuracy_sample_mean"], real_accuracy or np.nan])
     for axes, metric in zip(pictures, ("sharpness", "coherence"), strict=True):
         truth = table.groupby("mask")[f"{metric}_truth_mean"].mean().reindex(masks)
-        _keep_readable(axes, [*table[f"{metric}_sample_mean"], *truth])
         for place, value in enumerate(truth):
             axes.plot([place - 0.47, place + 0.47], [value, value], color="black", linewidth=1.0)
+        _keep_readable(axes, [*table[f"{metric}_sample_mean"], *truth])
     handles = [*bits.get_legend_handles_labels()[0], Line2D([], [], color="black", label="truth")]
     figure.supxlabel("hidden part of the image; bars that reach an edge go on", fontsize=8)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
@@ -102,7 +102,7 @@ def _keep_readable(axes: Axes, values: Iterable[float]) -> None:
     """End the axis beyond the least and the largest of some values, however long the bars are."""
     low, high = axes.get_ylim()
     least, largest = np.nanmin([*values]), np.nanmax([*values])
-    margin = 0.5 * (largest - least) or 0.1
+    margin = 0.3 * (largest - least) or 0.1
     axes.set_ylim(max(low, least - margin), min(high, largest + margin))
 
 
