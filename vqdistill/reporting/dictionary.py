@@ -17,7 +17,7 @@ _EXTENT = {"size": ("units", "K of the EiNet, N of the plain mixture, 0 for all 
 MODEL = {
     "experiment": _TEACHER["experiment"],
     "dataset": _TEACHER["dataset"],
-    "method": ("-", "exm, dmrs, dmbs, random, frequent, cm, einet, gmm, independent, or another."),
+    "method": ("-", "exm, dmrs, dmbs, random, frequent, cm, einet, gmm, or the id of another."),
     "grid": _TEACHER["grid"],
     "codebook_size": _TEACHER["codebook_size"],
     **_EXTENT,

@@ -1,10 +1,9 @@
 """Draw all figures of a committed reference again from its tables and pictures, and its page."""
 
 from vqdistill.files import replacing
-from vqdistill.provenance.records import read_table
 from vqdistill.reporting.names import FIGURES, caption
 from vqdistill.reporting.page import page
-from vqdistill.steps.draw_charts import draw_charts
+from vqdistill.steps.draw_charts import current_table, draw_charts
 from vqdistill.steps.draw_pictures import draw_pictures
 from vqdistill.steps.job import Job, run
 
@@ -20,10 +19,8 @@ def draw_reference(job: Job) -> None:
 
 def write_page(job: Job) -> None:
     """Write the page from the tables and from the captions, one file each."""
-    tables = [
-        read_table(job["tables"] / f"{name}.csv")
-        for name in ("claims", "density_summary", "timings")
-    ]
+    names = ("claims", "density_summary", "timings")
+    tables = [current_table(job["tables"], name) for name in names]
     captions = {
         name: (job["captions"] / f"{caption(name)}.rst").read_text(encoding="utf-8")
         for name in FIGURES
