@@ -3,6 +3,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import refusal
 from matplotlib.collections import PolyCollection
 from synthetic_tables import (
     codebook_table,
@@ -14,6 +15,7 @@ from synthetic_tables import (
     sizes_table,
 )
 
+from vqdistill.files import write_csv
 from vqdistill.reporting import style
 from vqdistill.reporting.figures.costs_figure import costs_figure
 from vqdistill.reporting.figures.density_figures import (
@@ -34,6 +36,7 @@ from vqdistill.reporting.figures.picture_figures import (
 )
 from vqdistill.reporting.figures.training_figures import codebook_figure, training_figure
 from vqdistill.reporting.tables import density_summary, inpainting_summary
+from vqdistill.steps.draw_charts import current_table
 
 FEW = {("dmrs", "2x2"): (3.5, 0.9), ("mine", "4x4"): (3.3, 0.7)}
 
@@ -303,6 +306,15 @@ def test_observed_ink_is_blue_and_hidden_ink_is_red():
     query = ink(np.ones((1, 2)), hidden, blank=True)
     np.testing.assert_allclose(query[0, 0], style.UNOBSERVED_PAPER)
     np.testing.assert_allclose(query[0, 1], style.OBSERVED)
+
+
+def test_a_table_of_other_code_is_refused_by_its_name_and_columns(tmp_path):
+    density = density_table(FEW, components=[1])
+    write_csv(tmp_path / "density.csv", density)
+    assert len(current_table(tmp_path, "density")) == len(density)
+    write_csv(tmp_path / "density.csv", density.drop(columns="bpd_q50"))
+    said = refusal(current_table, tmp_path, "density")
+    assert said.startswith(f"{tmp_path / 'density.csv'}: no column bpd_q50, expected")
 
 
 def test_saved_twice_the_bytes_are_the_same(tmp_path):
