@@ -74,6 +74,14 @@ def test_geometric_interval_is_that_of_logarithms_and_above_zero():
     expected = np.exp([logs.mean(), low, high])
     np.testing.assert_allclose(tables.geometric_interval(values), expected)
     assert tables.t_interval(values)[1] < 0 < expected[1]
+    assert np.isnan(tables.geometric_interval([3.0, 0.0, -1.0])).all()
+
+
+def test_a_summary_of_bits_below_zero_has_no_geometric_mean(density):
+    summary = tables.density_summary(density.assign(bpd=-density["bpd"]))
+    empty = set(summary.columns[summary.isna().any()])
+    assert empty == {f"bpd_geometric_{end}" for end in ("mean", "low", "high")}
+    tables.check_cells(summary, "density_summary")
 
 
 def test_density_summary_over_seeds(density):

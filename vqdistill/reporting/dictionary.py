@@ -235,7 +235,8 @@ COLUMNS["data_dictionary"] = {
 }
 _ONE_SEED, _NOT_TRAINED = "one seed", "nothing is trained"
 _NO_CODEBOOK, _NOT_MEASURED = "there is no codebook", "it was not measured"
-_INFINITE = "a seed's value is not finite"
+_INFINITE, _NEGATIVE = "a seed's value is not finite", "a seed's value is not above 0"
+_NO_ENDS = f"{_ONE_SEED}, {_INFINITE}, or "
 EMPTY = {
     ("model_sizes", "codebook_usage"): _NO_CODEBOOK,
     ("model_sizes", "perplexity"): _NO_CODEBOOK,
@@ -254,6 +255,15 @@ EMPTY = {
         for table in ("density_summary", "inpainting_summary")
         for column in COLUMNS[table]
         if column.endswith(("_std", "_low", "_high"))
+    },
+    **{
+        (table, f"{name}_geometric_{end}"): f"{ends}{_NEGATIVE}"
+        for table, name in zip(("density_summary", "inpainting_summary"), UNBOUNDED, strict=True)
+        for end, ends in {
+            "mean": "",
+            "low": f"{_ONE_SEED}, or ",
+            "high": f"{_ONE_SEED}, or ",
+        }.items()
     },
 }
 

@@ -45,7 +45,10 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def geometric_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """exp of `t_interval` of the logarithms of positive values: it has no part below zero."""
+    """exp of `t_interval` of the logarithms of values: it has no part below zero; NaN where one of
+    them is not positive."""
+    if np.min(values) <= 0:
+        return math.nan, math.nan, math.nan
     return tuple(np.exp(t_interval(np.log(values))).tolist())
 
 

@@ -88,7 +88,9 @@ def _keep_bits_readable(axes: Axes, means: pd.Series) -> None:
     beyond it."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    means = means[np.isfinite(means) & (means > 0)]
+    means = means[np.isfinite(means)]
+    if not len(means):
+        return
     limits = means.min() / 1.1, 1.2 * means.max()
     axes.set_ylim(max(low, limits[0]), min(high, limits[1]))
     for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
