@@ -92,7 +92,9 @@ def _of_teacher(experiment: Experiment, teacher: str) -> Iterator[dict[str, Any]
     yield _job("distil", f"selection-{teacher}", family, asked, latents, disk=disk)
     circuits = mixture_parameters(selected + latents, math.prod(data.shape))
     work = _queries(experiment) * circuits
-    yield _job("evaluate_teacher", f"vqvae-{teacher}", family, work, latents)
+    models = 2 * (len(selections) * len(sizes) + (EXACT_METHOD in methods))  # two weights each
+    disk = _log_likelihoods(experiment, models)
+    yield _job("evaluate_teacher", f"vqvae-{teacher}", family, work, latents, disk=disk)
 
 
 def _of_baseline(experiment: Experiment, model: str) -> Iterator[dict[str, Any]]:
@@ -109,7 +111,8 @@ def _of_baseline(experiment: Experiment, model: str) -> Iterator[dict[str, Any]]
     )
     compiled = mixture_parameters(max(experiment.n_components), math.prod(data.shape))
     work = _queries(experiment) * (parameters if size else compiled)
-    yield _job("evaluate_baseline", model, method, work, parameters)
+    disk = _log_likelihoods(experiment, 1 if size else len(experiment.n_components))
+    yield _job("evaluate_baseline", model, method, work, parameters, disk=disk)
 
 
 def _parameters(build: Callable[[], nn.Module]) -> int:
@@ -120,8 +123,17 @@ def _parameters(build: Callable[[], nn.Module]) -> int:
 
 def _queries(experiment: Experiment) -> int:
     """Images whose likelihood an evaluation asks for: of each split, and under each mask."""
-    test = config.images(experiment).n_held_out
-    return 2 * test + experiment.data.training_part + len(MASKS) * test
+    return _evaluated(experiment) + len(MASKS) * config.images(experiment).n_held_out
+
+
+def _evaluated(experiment: Experiment) -> int:
+    """Images of all splits."""
+    return 2 * config.images(experiment).n_held_out + experiment.data.training_part
+
+
+def _log_likelihoods(experiment: Experiment, models: int) -> int:
+    """Bytes of the log-likelihoods of so many models of every image."""
+    return 8 * models * _evaluated(experiment)
 
 
 def measured_jobs(experiment: Experiment, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-TEXT_COLUMNS = {"experiment": str, "code_version": str}  # though they may look like numbers
+TEXT_COLUMNS = dict.fromkeys(("experiment", "code_version", "commit"), str)  # not numbers
 DIGEST = "sha256"
 
 

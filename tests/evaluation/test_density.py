@@ -7,7 +7,7 @@ import torch
 from helpers import einet_of, mixture_of, seeded, terms
 
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
-from vqdistill.evaluation.density import density_rows
+from vqdistill.evaluation.density import bits, density_rows
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
 
 D, LEVELS = 16, 17
@@ -80,6 +80,17 @@ def test_rows_of_a_selection_that_does_not_nest(evaluated):
         x = evaluated["test"]
         check_row(rows[0], direct(mixtures[n], torch.zeros(n).double(), x), n * 2 * D + n - 1)
         check_row(rows[1], direct(mixtures[n], log_priors[n], x), n * 2 * D + n - 1)
+
+
+@pytest.mark.parametrize("worst", [-1e6, -math.inf])
+def test_quantiles_are_those_of_single_images(worst):
+    """One image of a hundred decides the mean, and neither the median nor the 95 % quantile."""
+    log_prob = torch.cat([torch.arange(99.0), torch.tensor([worst])]).double()
+    found = bits("bpd", log_prob, D, LEVELS)
+    of_image = [-nats / (D * math.log(2)) + math.log2(LEVELS) for nats in (94.0, 49.0, 4.0, worst)]
+    expected = dict(zip(("bpd_q05", "bpd_q50", "bpd_q95", "bpd_q100"), of_image, strict=True))
+    mean = -log_prob.mean().item() / (D * math.log(2)) + math.log2(LEVELS)
+    assert found == pytest.approx({"bpd": mean, **expected})
 
 
 def test_rows_of_the_exact_model(evaluated):

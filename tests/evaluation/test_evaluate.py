@@ -1,5 +1,7 @@
 """An evaluation as a whole: which models it reads, and what it gives for each."""
 
+import numpy as np
+import pytest
 import torch
 from helpers import einet_of, mixture_of, seeded
 
@@ -13,6 +15,22 @@ LABELS = torch.tensor([1, 0, 0, 1, 2])
 
 def mixtures(*numbers):
     return {n: mixture_of(n, D, uniform=True) for n in numbers}
+
+
+def check_log_likelihoods(found):
+    """The log-likelihoods of single images make the rows of density.csv, model by model."""
+    of_images = found.log_likelihoods
+    keys = ("method", "grid", "codebook_size", "size", "n_components", "weights")
+    models = list(zip(*(of_images[key].tolist() for key in keys), strict=True))
+    assert len(set(models)) == len(models) == len(found.density) / 2
+    for row in found.density:
+        values = of_images[row["split"]][models.index(tuple(row[key] for key in keys))]
+        assert values.dtype == np.float64
+        assert values.mean() == pytest.approx(row["log_likelihood"], rel=1e-12)
+        assert of_images[f"{row['split']}_image"].tolist() == list(range(row["n_images"]))
+        bits = np.sort(-values / (D * np.log(2)) + np.log2(17))
+        assert row["bpd_q50"] == pytest.approx(bits[(len(bits) - 1) // 2])
+        assert row["bpd_q100"] == pytest.approx(bits[-1])
 
 
 def test_all_models_of_all_circuits_are_evaluated():
@@ -33,6 +51,7 @@ def test_all_models_of_all_circuits_are_evaluated():
     test = [row["log_likelihood"] for row in found.density if row["split"] == "test"]
     joint = [log_prob.mean().item() for models in found.test for _, _, log_prob in models]
     assert test == joint
+    check_log_likelihoods(found)
     kinds = [f"{method}/{kind}" for method in ("dmrs", "dmbs", "einet")
              for kind in ("samples", "means", "unconditional")]  # fmt: skip
     assert set(found.pictures) == {*kinds, "hidden", "truth"}

@@ -45,6 +45,8 @@ def test_partial_sums_stay_below_the_whole(x, n):
     assert found["largest_violation"] == pytest.approx(difference.max().item(), abs=1e-9)
     assert found["mean_gap"] == pytest.approx(-difference.mean().item(), abs=1e-9)
     assert found["n_images"] == 20
+    assert found["gap_q50"] == pytest.approx(-difference.sort(descending=True)[0][9].item())
+    assert found["gap_q100"] == pytest.approx(-difference.min().item())
 
 
 def test_equal_sums_have_no_gap(x):

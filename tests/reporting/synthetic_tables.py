@@ -38,6 +38,7 @@ def density_table(methods=None, seeds=range(5), components=COMPONENTS) -> pd.Dat
                 bpd = 3.3 + 6 / codes + 0.02 * (seed - 2) + 0.2 * (weights == "uniform")
                 key = ("exm", "2x2", codes, 0, codes**4, weights, seed)
                 rows.append((*key, bpd, mixture_size(codes**4)))
+        rows.append(("gmm", "-", 0, 1, 0, "learned", seed, 6.5 + 0.01 * seed, mixture_size(1)))
         for size in (2, 4, 8, 16, 30):
             key = ("einet", "-", 0, size, 0, "learned", seed)
             rows.append((*key, 2.6 + 0.8 / size + 0.01 * (seed - 2), size**3 * 3136))
@@ -46,7 +47,14 @@ def density_table(methods=None, seeds=range(5), components=COMPONENTS) -> pd.Dat
     table.insert(0, "experiment", "synthetic")
     table.insert(1, "dataset", "mnist")
     nats = (8 - table["bpd"]) * DIMENSIONS * np.log(2)
+    table = with_quantiles(table, "bpd")
     return table.assign(split="test", n_images=10_000, log_likelihood=nats, code_version="abc")
+
+
+def with_quantiles(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A measure's quantiles over images beside it: half the images are a tenth better."""
+    shares = {"q05": 0.8, "q50": 0.9, "q95": 1.2, "q100": 40.0}
+    return table.assign(**{f"{name}_{q}": share * table[name] for q, share in shares.items()})
 
 
 def inpainting_table(density: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +64,8 @@ def inpainting_table(density: pd.DataFrame) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     tables = []
     for mask in ("left", "right", "top", "bottom", "centre"):
-        table = density[chosen].drop(columns=["log_likelihood", "split"])
+        quantiles = [column for column in density if column.startswith("bpd_")]
+        table = density[chosen].drop(columns=["log_likelihood", "split", *quantiles])
         n = len(table)
         baseline = table["method"].isin(["cm", "einet"])
         table = table.assign(
@@ -69,10 +78,12 @@ def inpainting_table(density: pd.DataFrame) -> pd.DataFrame:
             accuracy_mean=0.9,
             sharpness_sample=np.where(baseline, 0.6, 0.9) + 0.02 * rng.random(n),
             sharpness_mean=0.5,
+            sharpness_truth=1.0,
             coherence_sample=np.where(baseline, 1.6, 1.2) + 0.02 * rng.random(n),
             coherence_mean=1.0,
+            coherence_truth=1.0,
         )
-        tables.append(table.drop(columns="bpd"))
+        tables.append(with_quantiles(table.drop(columns="bpd"), "conditional_bpd"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -87,6 +98,8 @@ def costs_table(seeds=range(3), components=COMPONENTS, codes=4096) -> pd.DataFra
     columns = ["grid", "codebook_size", "seed", "method", "n_components", "evaluations"]
     table = pd.DataFrame(rows, columns=[*columns, "weighting_evaluations"])
     power = table["grid"].map({"2x2": 4.0, "4x4": 16.0})
+    table.insert(0, "experiment", "synthetic")
+    table.insert(1, "dataset", "mnist")
     return table.assign(latents_enumerated=table["codebook_size"].astype(float) ** power)
 
 
@@ -116,7 +129,9 @@ def history_table(models=("vqvae-2x2-K16", "cm", "einet-4", "prior-4x4-K4096"), 
                 validation = loss + 0.02 * (epoch - 15) ** 2
                 rows.append((model, seed, epoch, loss, validation, epoch == 22))
     columns = ["model", "seed", "epoch", "train_loss", "validation_loss", "best"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    keys = {"experiment": "synthetic", "dataset": "mnist", "grid": "-", "codebook_size": 0}
+    return table.assign(**keys, size=0)
 
 
 def codebook_table(sizes=(("2x2", 16), ("2x2", 4096), ("4x4", 4096)), seeds=range(3)):
@@ -145,7 +160,11 @@ def pictures(methods=("dmrs 2x2", "dmrs 4x4", "dmbs 4x4", "cm", "einet"), h=28, 
     samples = truth[None, None, :, None] + 0.2 * rng.random((m, 5, digits, 3, h, h))
     samples = np.where(hidden[None, :, None, None], samples, truth[None, None, :, None])
     return {
-        "methods": np.array(methods),
+        "method": np.array([name.split()[0] for name in methods]),
+        "grid": np.array([[*name.split(), "-"][1] for name in methods]),
+        "codebook_size": np.array([4096 if " " in name else 0 for name in methods]),
+        "size": np.array([30 if name == "einet" else 0 for name in methods]),
+        "n_components": np.array([0 if name == "einet" else 16384 for name in methods]),
         "masks": np.array(["left", "right", "top", "bottom", "centre"]),
         "digits": np.arange(digits),
         "hidden": hidden,

@@ -74,6 +74,8 @@ def test_each_claim_has_rows_and_a_statement(density):
     assert list(found.columns) == claims.COLUMNS
     assert not found.isna().any(axis=None)
     assert (found["n_seeds"] >= 3).all()
+    assert (found["min"] <= found["median"]).all()
+    assert (found["median"] <= found["max"]).all()
     assert set(found["verdict"]) <= {"reproduced", "not reproduced", "undecided"}
 
 
@@ -81,7 +83,9 @@ def test_nothing_measured_is_undecided_without_numbers():
     found = judge(table([]), EMPTY, EMPTY)
     assert set(found["claim"]) == set(range(1, 9))
     assert set(found["verdict"]) == {"undecided"}
-    assert (found[["value", "low", "high"]] == "-").all(axis=None)
+    numbers = ["value", "low", "high", "median", "min", "max"]
+    assert found[numbers].isna().all(axis=None)
+    assert (found.dtypes[numbers] == np.float64).all()
     assert found["measure"].str.endswith("not measured in this experiment").all()
 
 
@@ -134,7 +138,7 @@ def test_plateau_where_a_seed_has_no_first_gain():
     rows = [("dmbs", "4x4", n, n, s, (lost if s else bpd)[n]) for n in bpd for s in range(3)]
     last, ratio = rows_of(4, table(rows)).itertuples()
     assert float(last.value) == pytest.approx(0.02)
-    assert (ratio.value, ratio.verdict) == ("-", "undecided")
+    assert (np.isnan(ratio.value), ratio.verdict) == (True, "undecided")
     assert ratio.measure.endswith("not defined, where the first gain nothing")
 
 
@@ -163,12 +167,39 @@ def test_sharper_means_nearer_to_the_truth_on_either_side(density):
     baseline = inpainting["method"].isin(["cm", "einet"])
     inpainting["sharpness_sample"] = np.where(baseline, 1.3, 0.9)
     inpainting["coherence_sample"] = np.where(baseline, 1.1, 1.5)
+    inpainting[["sharpness_truth", "coherence_truth"]] = 1.0
     found = rows_of(7, density, inpainting)
     sharp = found["measure"].str.contains("sharpness")
     np.testing.assert_allclose(found.loc[sharp, "value"].astype(float), 0.2)
     assert set(found.loc[sharp, "verdict"]) == {"reproduced"}
     np.testing.assert_allclose(found.loc[~sharp, "value"].astype(float), -0.4)
     assert set(found.loc[~sharp, "verdict"]) == {"not reproduced"}
+
+
+@pytest.mark.parametrize("truth", [0.0, 1e-300])
+def test_sharpness_where_all_that_is_hidden_is_of_one_grey(density, truth):
+    """Differences in greys, and no ratio to a truth of zero."""
+    inpainting = inpainting_table(density).assign(sharpness_truth=truth, coherence_truth=truth)
+    found = rows_of(7, density, inpainting)
+    assert np.isfinite(found[["value", "low", "high"]]).all(axis=None)
+    assert found["value"].abs().max() < 1
+
+
+def test_heavy_tails_have_a_median_and_no_verdict_without_an_interval():
+    """One seed of five lies at a log-likelihood of −10⁶ nats, another at minus infinity."""
+    bits = 1e6 / (784 * np.log(2))
+    for worst in (bits, np.inf):
+        rows = [("cm", "-", n, n, s, 3.0 + 0.01 * s) for n in (1, 8) for s in range(5)]
+        rows += [
+            ("dmbs", "4x4", n, n, s, worst if s == 4 else 3.5 + 0.01 * s)
+            for n in (1, 8)
+            for s in range(5)
+        ]
+        found = rows_of(3, table(rows))
+        assert set(found["verdict"]) == {"undecided"}
+        assert found["median"].tolist() == pytest.approx([0.5, 0.5])
+        assert found["max"].tolist() == pytest.approx([worst - 3.04] * 2, rel=1e-4)
+        assert found["low"].isna().all() == np.isinf(worst)
 
 
 def test_costs_from_the_counts():

@@ -1,13 +1,14 @@
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import refusal
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_rgb
 from synthetic_tables import (
     codebook_table,
     costs_table,
@@ -18,17 +19,20 @@ from synthetic_tables import (
     sizes_table,
 )
 
+from vqdistill.files import write_csv
 from vqdistill.reporting import style
 from vqdistill.reporting.figures.costs_figure import costs_figure
 from vqdistill.reporting.figures.density_figures import (
-    axis_limits,
+    FLOOR,
     density_curves,
     density_figure,
+    detail_limits,
     weights_figure,
 )
-from vqdistill.reporting.figures.layout import METADATA, save
+from vqdistill.reporting.figures.layout import METADATA, SEED, save
 from vqdistill.reporting.figures.metrics_figure import metrics_figure
 from vqdistill.reporting.figures.picture_figures import (
+    NOTES,
     ink,
     inpainting_figure,
     inpainting_sheet,
@@ -36,61 +40,66 @@ from vqdistill.reporting.figures.picture_figures import (
 )
 from vqdistill.reporting.figures.training_figures import codebook_figure, training_figure
 from vqdistill.reporting.tables import density_summary, inpainting_summary
+from vqdistill.steps.draw_charts import current_table
 
 FEW = {("dmrs", "2x2"): (3.5, 0.9), ("mine", "4x4"): (3.3, 0.7)}
 
 
 @pytest.fixture(scope="module")
-def summary():
-    return density_summary(density_table(components=[1, 16, 256, 4096]))
+def density():
+    return density_table(components=[1, 16, 256, 4096])
 
 
-def drawn_lines(figure, panel=0):
+@pytest.fixture(scope="module")
+def summary(density):
+    return density_summary(density)
+
+
+def drawn_lines(axes):
     """Label -> line of every labelled line of a panel."""
-    lines = figure.axes[panel].lines
-    return {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
+    return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
 
 
-def test_points_of_figure_1_are_the_tables_values(summary):
-    figure = density_figure(summary, sizes_table())
-    lines, above = drawn_lines(figure), drawn_lines(figure, panel=1)
+def thin_lines(axes):
+    return [line for line in axes.lines if line.get_linewidth() == SEED["linewidth"]]
+
+
+def test_points_of_figure_1_are_the_tables_values_in_both_panels(summary, density):
     rows = summary[(summary["method"] == "dmbs") & (summary["weights"] == "uniform")]
-    np.testing.assert_array_equal(lines["DMBS 4×4"].get_xdata(), rows["n_parameters"])
-    np.testing.assert_array_equal(lines["DMBS 4×4"].get_ydata(), rows["bpd_mean"])
     exact = summary[(summary["method"] == "exm") & (summary["weights"] == "prior")]
-    both = [panel["ExM 2×2 (K above)"] for panel in (above, lines)]
-    found = np.concatenate([crosses.get_ydata() for crosses in both])
-    np.testing.assert_array_equal(found, exact["bpd_mean"])
-    crosses = both[1]
-    assert crosses.get_linestyle() == "None"
-    assert crosses.get_marker() == "x"
+    for axes in density_figure(summary, density, sizes_table()).axes:
+        line = drawn_lines(axes)["DMBS 4×4, K = 4096"]
+        np.testing.assert_array_equal(line.get_xdata(), rows["n_parameters"])
+        np.testing.assert_array_equal(line.get_ydata(), rows["bpd_mean"])
+        crosses = drawn_lines(axes)["ExM 2×2 (K beside it)"]
+        np.testing.assert_array_equal(crosses.get_ydata(), exact["bpd_mean"])
+        assert (crosses.get_linestyle(), crosses.get_marker()) == ("None", "x")
 
 
-def test_marks_of_figure_1_follow_the_paper(summary):
-    lines = drawn_lines(density_figure(summary, sizes_table()))
-    assert lines["DMRS 2×2"].get_marker() == "s"
-    assert lines["DMRS 2×2"].get_markerfacecolor() == "white"
-    assert lines["EiNet"].get_markerfacecolor() == lines["EiNet"].get_color()
-    assert lines["DMRS 2×2"].get_linestyle() != lines["DMRS 4×4"].get_linestyle()
+def test_thin_lines_of_figure_1_are_seeds_and_there_are_no_bands(summary, density):
+    figure = density_figure(summary, density, sizes_table())
+    run = density[(density["method"] == "cm") & (density["seed"] == 3)]
+    assert "thin: one seed" in [text.get_text() for text in figure.legends[0].get_texts()]
+    for axes in figure.axes:
+        assert not any(isinstance(one, PolyCollection) for one in axes.collections)
+        drawn = [line.get_ydata().tolist() for line in thin_lines(axes)]
+        assert run["bpd"].tolist() in drawn
+        assert len(drawn) == 1 + 5 * 5  # ExM's ticks; DMRS twice, DMBS, CM and EiNet; no controls
+    alone = density_figure(summary, density[density["seed"] == 0], sizes_table())
+    assert not any(thin_lines(axes) for axes in alone.axes)
 
 
-def test_band_of_figure_1_is_the_interval():
-    summary = density_summary(density_table(FEW, components=[1, 64, 256]))
-    figure = density_figure(summary, sizes_table())
-    colour = to_rgb(style.METHODS["dmrs"].colour)
-    bands = [c for c in figure.axes[0].collections if isinstance(c, PolyCollection)]
-    band = next(c for c in bands if tuple(c.get_facecolor()[0][:3]) == colour)
-    rows = summary[(summary["method"] == "dmrs") & (summary["weights"] == "uniform")]
-    shown = rows["bpd_mean"] <= figure.axes[0].get_ylim()[1]
-    assert shown.tolist() == [False, True, True]  # no band where the mean lies above the axis
-    rows = rows[shown]
-    corners = band.get_paths()[0].vertices[:, 1]
-    assert corners.min() == pytest.approx(rows["bpd_low"].min())
-    assert corners.max() == pytest.approx(rows["bpd_high"].max())
+def test_marks_of_figure_1_follow_the_paper(summary, density):
+    lines = drawn_lines(density_figure(summary, density, sizes_table()).axes[1])
+    sampled = lines["DMRS 2×2, K = 4096"]
+    assert (sampled.get_marker(), sampled.get_markerfacecolor()) == ("s", "white")
+    einet = lines["EiNet, K = 2, 4, 8, …, 30"]
+    assert einet.get_markerfacecolor() == einet.get_color()
+    assert sampled.get_linestyle() != lines["DMRS 4×4, K = 4096"].get_linestyle()
 
 
-def test_dotted_lines_stand_at_the_teachers_sizes(summary):
-    axes = density_figure(summary, sizes_table()).axes[0]
+def test_dotted_lines_stand_at_the_teachers_sizes(summary, density):
+    axes = density_figure(summary, density, sizes_table()).axes[1]
     dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
     found = {line.get_xdata()[0]: line.get_color() for line in dotted}
     assert set(found) == {4.15e6, 16e6, 328_000}
@@ -98,37 +107,85 @@ def test_dotted_lines_stand_at_the_teachers_sizes(summary):
     assert found[16e6] != style.RED
 
 
-def test_labels_of_close_reconstructions_do_not_touch(summary):
+def test_the_floor_is_a_thin_line_with_its_name(summary, density):
+    figure = density_figure(summary, density, sizes_table())
+    floor = summary.loc[(summary["method"] == "gmm") & (summary["size"] == 1), "bpd_mean"].item()
+    for axes in figure.axes:
+        assert list(drawn_lines(axes)[FLOOR].get_ydata()) == [floor, floor]
+    assert FLOOR in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_labels_of_figure_1_do_not_touch_marks_or_each_other(summary, density):
     teachers = pd.DataFrame(
         {"grid": ["2x2", "4x4"], "codebook_size": 256, "split": "test"}
-        | {"reconstruction_bpd": [2.05, 2.0]}
+        | {"reconstruction_bpd": [2.55, 2.5]}
     )
-    figure = density_figure(summary, sizes_table(), teachers)
+    figure = density_figure(summary, density, sizes_table(), teachers)
     figure.draw_without_rendering()
-    texts = [text for text in figure.axes[0].texts if "own codes" in text.get_text()]
-    upper, lower = (text.get_window_extent() for text in texts)
-    assert lower.y1 < upper.y0
+    axes = figure.axes[1]
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    for one, other in combinations(boxes, 2):
+        assert not one.overlaps(other)
+    crosses = drawn_lines(axes)["ExM 2×2 (K beside it)"]
+    shown = [point for point in crosses.get_xydata() if point[1] < axes.get_ylim()[1]]
+    assert shown
+    for point in axes.transData.transform(shown):
+        assert not any(box.contains(*point) for box in boxes)
 
 
-def test_means_above_the_axis_are_in_a_panel_above(summary):
-    axes, above = density_figure(summary, sizes_table()).axes
-    curves = density_curves(summary)
-    high = axis_limits(curves)[1]
-    means = pd.concat([curve.rows["bpd_mean"] for curve in curves])
-    assert (means > high).any()
-    assert axes.get_ylim()[1] == above.get_ylim()[0] == high
-    assert above.get_yscale() == "log"
-    assert above.get_ylim()[1] > means.max()
-    drawn = np.concatenate([line.get_ydata() for line in above.lines])
-    assert set(means[means > high]) <= set(drawn)
+def test_one_panel_has_all_values_and_one_the_best(summary, density):
+    everything, detail = density_figure(summary, density, sizes_table()).axes
+    test = density_curves(summary, density)
+    bottom, top = everything.get_ylim()
+    assert everything.get_yscale() == "log"
+    assert bottom < density["bpd"].min() < density["bpd"].max() < top
+    low, high = detail.get_ylim()
+    assert (low, high) == detail_limits(test)
+    best = [curve.rows["bpd_mean"].min() for curve in test if not curve.style.control]
+    assert low < min(best)
+    assert high > np.median(best)
+    assert high - low < 3 < top  # where curves can be told apart
 
 
-def test_limits_show_the_best_of_every_curve_but_controls(summary):
-    curves = density_curves(summary)
-    low, high = axis_limits(curves)
-    for curve in curves:
-        if not curve.style.control:
-            assert low < curve.rows["bpd_mean"].min() < high
+@pytest.mark.parametrize("bits", [1842.0, 1e100, np.inf])
+def test_heavy_tails_leave_the_range_of_the_best_as_it_is(density, bits):
+    """A log-likelihood of −10⁶ nats is 1,842 bits a pixel; a model may have infinitely many."""
+    hit = (density["method"] == "dmbs") & (density["seed"] == 4)
+    heavy = density.assign(bpd=density["bpd"].where(~hit, bits))
+    figure = density_figure(density_summary(heavy), heavy, sizes_table())
+    figure.draw_without_rendering()
+    low, high = figure.axes[1].get_ylim()
+    quiet = density_figure(density_summary(density), density, sizes_table()).axes[1].get_ylim()
+    assert (low, high) == pytest.approx(quiet, abs=0.3)
+    assert np.isfinite(figure.axes[0].get_ylim()).all()
+
+
+def test_every_figure_names_k_and_n(summary, density):
+    metrics = inpainting_summary(inpainting_table(density))
+    name = "DMRS 4×4, K = 4096"
+    assert name in drawn_lines(density_figure(summary, density, sizes_table()).axes[1])
+    title = density_figure(summary, density, sizes_table()).legends[0].get_title().get_text()
+    assert title.endswith("N = 1, 16, 256, 4096")
+    said = [text.get_text() for text in metrics_figure(metrics).legends[0].get_texts()]
+    assert f"{name}, N = 4096" in said
+    assert "EiNet, K = 30" in said
+    assert "plain mixture, N = 1" in said
+    titles = [axes.get_title() for axes in weights_figure(density).axes]
+    assert "4×4, K = 4096, N = 1, 16, 256, 4096" in titles
+    assert "4×4, K = 4096" in [axes.get_title() for axes in costs_figure(costs_table()).axes]
+    for figure in (inpainting_figure(pictures()), inpainting_sheet(pictures(), "left")):
+        labels = [text.get_text() for text in figure.axes[0].texts]
+        assert {"DMRS 4×4, sample", "K = 4096, N = 16384, mean", "K = 30, mean"} <= set(labels)
+    labels = [text.get_text() for text in samples_figure(pictures()).axes[0].texts]
+    assert "DMRS 4×4\nK = 4096, N = 16384" in labels
+
+
+def test_what_looks_wrong_in_pictures_is_explained_in_them():
+    def said(methods):
+        return samples_figure(pictures(methods)).axes[0].texts[-1].get_text()
+
+    assert said(["cm", "random 4x4"]).splitlines() == list(NOTES.values())
+    assert said(["einet"]) == ""
 
 
 def test_unknown_methods_get_a_look_of_their_own():
@@ -162,9 +219,10 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
     references = pd.DataFrame(
         {"grid": "2x2", "codebook_size": [64, 4096], "split": "test", "reconstruction_bpd": 1.0}
     )
+    no_sizes = sizes_table().iloc[:0]
     drawn = [
-        density_figure(summary, sizes_table(), references),
-        density_figure(summary[summary["method"] == "exm"], sizes_table().iloc[:0]),
+        density_figure(summary, density, sizes_table(), references),
+        density_figure(*(t[t["method"] == "exm"] for t in (summary, density)), no_sizes),
         weights_figure(density),
         metrics_figure(metrics, 0.99),
         costs_figure(costs_table(seeds=seeds)),
@@ -197,7 +255,34 @@ def test_metrics_figure_shows_the_tables_values():
     drawn = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
     rows = metrics[(metrics["method"] == "einet") & (metrics["size"] == 30)].set_index("mask")
     masks = ["left", "right", "top", "bottom", "centre"]
-    np.testing.assert_array_equal(drawn["EiNet"], rows.loc[masks, "conditional_bpd_mean"])
+    expected = rows.loc[masks, "conditional_bpd_geometric_mean"]
+    np.testing.assert_array_equal(drawn["EiNet, K = 30"], expected)
+
+
+@pytest.mark.parametrize("real", [0.05, 0.99])
+def test_what_metrics_are_compared_with_is_within_the_axes(real):
+    """The true images and the classifier's accuracy, wherever the models are."""
+    inpainting = inpainting_table(density_table(FEW, components=[1, 4]))
+    inpainting = inpainting.assign(sharpness_truth=9.0, coherence_truth=0.0)
+    _, accuracy, *axes = metrics_figure(inpainting_summary(inpainting), real).axes
+    for panel, value in zip([accuracy, *axes], [real, 9.0, 0.0], strict=True):
+        low, high = panel.get_ylim()
+        assert low < value < high
+
+
+def test_metrics_figure_of_heavy_tails_and_constant_images():
+    inpainting = inpainting_table(density_table(FEW, components=[1, 4]))
+    hit = (inpainting["method"] == "dmrs") & (inpainting["seed"] == 4)
+    for bits in (1e5, np.inf):
+        heavy = inpainting.assign(
+            conditional_bpd=inpainting["conditional_bpd"].where(~hit, bits),
+            sharpness_truth=0.0, coherence_truth=0.0,
+        )  # fmt: skip
+        figure = metrics_figure(inpainting_summary(heavy))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            assert np.isfinite(axes.get_ylim()).all()
+        assert figure.axes[0].get_ylim()[1] < 1e6
 
 
 @pytest.mark.parametrize(
@@ -225,6 +310,15 @@ def test_observed_ink_is_blue_and_hidden_ink_is_red():
     query = ink(np.ones((1, 2)), hidden, blank=True)
     np.testing.assert_allclose(query[0, 0], style.UNOBSERVED_PAPER)
     np.testing.assert_allclose(query[0, 1], style.OBSERVED)
+
+
+def test_a_table_of_other_code_is_refused_by_its_name_and_columns(tmp_path):
+    density = density_table(FEW, components=[1])
+    write_csv(tmp_path / "density.csv", density)
+    assert len(current_table(tmp_path, "density")) == len(density)
+    write_csv(tmp_path / "density.csv", density.drop(columns="bpd_q50"))
+    said = refusal(current_table, tmp_path, "density")
+    assert said.startswith(f"{tmp_path / 'density.csv'}: no column bpd_q50, expected")
 
 
 def test_saved_twice_the_bytes_are_the_same(tmp_path):

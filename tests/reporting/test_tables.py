@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import refusal
 from scipy import stats
 from synthetic_tables import (
     codebook_table,
@@ -15,8 +16,10 @@ from synthetic_tables import (
 )
 
 from vqdistill.errors import InputError
+from vqdistill.files import read_csv, write_csv
 from vqdistill.reporting import claims, runs, tables
-from vqdistill.reporting.dictionary import COLUMNS, data_dictionary
+from vqdistill.reporting.dictionary import COLUMNS, EMPTY, data_dictionary
+from vqdistill.reporting.tables import ROW_KEYS
 
 SMALL = {("dmrs", "2x2"): (3.5, 0.9), ("cm", "-"): (3.0, 0.9)}
 
@@ -57,8 +60,28 @@ def test_t_interval_is_scipys():
     np.testing.assert_allclose(tables.t_interval(values), [np.mean(values), low, high])
 
 
-def test_one_seed_has_its_mean_as_interval():
-    assert tables.t_interval([2.0]) == (2.0, 2.0, 2.0)
+@pytest.mark.parametrize("values", [[2.0], [1.0, np.inf, 3.0]])
+def test_one_seed_and_infinite_values_have_no_interval(values):
+    mean, low, high = tables.t_interval(values)
+    assert mean == np.mean(values)
+    assert np.isnan([low, high]).all()
+
+
+def test_geometric_interval_is_that_of_logarithms_and_above_zero():
+    values = [3.0, 4.0, 900.0]
+    logs = np.log(values)
+    low, high = stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
+    expected = np.exp([logs.mean(), low, high])
+    np.testing.assert_allclose(tables.geometric_interval(values), expected)
+    assert tables.t_interval(values)[1] < 0 < expected[1]
+    assert np.isnan(tables.geometric_interval([3.0, 0.0, -1.0])).all()
+
+
+def test_a_summary_of_bits_below_zero_has_no_geometric_mean(density):
+    summary = tables.density_summary(density.assign(bpd=-density["bpd"]))
+    empty = set(summary.columns[summary.isna().any()])
+    assert empty == {f"bpd_geometric_{end}" for end in ("mean", "low", "high")}
+    tables.check_cells(summary, "density_summary")
 
 
 def test_density_summary_over_seeds(density):
@@ -71,14 +94,34 @@ def test_density_summary_over_seeds(density):
     assert row["n_seeds"] == 5
     found = row[["bpd_mean", "bpd_std", "bpd_low", "bpd_high"]].astype(float)
     np.testing.assert_allclose(found, [values.mean(), values.std(ddof=1), low, high])
+    found = row[["bpd_median", "bpd_min", "bpd_max", "bpd_q50_median"]].astype(float)
+    expected = [values.median(), values.min(), values.max(), 0.9 * values.median()]
+    np.testing.assert_allclose(found, expected)
+    geometric = row[["bpd_geometric_mean", "bpd_geometric_low", "bpd_geometric_high"]]
+    np.testing.assert_allclose(geometric.astype(float), tables.geometric_interval(values))
     assert not summary.isna().any(axis=None)
 
 
-def test_summary_of_one_seed_has_no_nan(density):
+def test_a_summary_of_one_seed_is_empty_where_it_has_no_number(density, tmp_path):
     summary = tables.density_summary(density[density["seed"] == 3])
-    assert not summary.isna().any(axis=None)
-    assert (summary["bpd_std"] == 0).all()
-    assert (summary["bpd_low"] == summary["bpd_high"]).all()
+    empty = set(summary.columns[summary.isna().any()])
+    ends = ("_std", "_low", "_high")
+    assert empty == {column for column in summary if column.endswith(ends)}
+    tables.check_cells(summary, "density_summary")
+    write_csv(tmp_path / "summary.csv", summary)
+    read = pd.read_csv(tmp_path / "summary.csv")  # by plain pandas, as an analyst does
+    measures = [column for column in read if column.startswith(("bpd", "log_likelihood"))]
+    assert (read[measures].dtypes == np.float64).all()
+    assert read.groupby(tables.MODEL_KEYS).ngroups == len(read)  # no key is dropped
+
+
+def test_a_summary_with_an_infinite_seed(density):
+    summary = tables.density_summary(
+        density.assign(bpd=density["bpd"].where(density["seed"] > 0, np.inf))
+    )
+    assert np.isinf(summary["bpd_mean"]).all()
+    assert summary[["bpd_low", "bpd_high", "bpd_std"]].isna().all(axis=None)
+    assert np.isfinite(summary["bpd_median"]).all()
 
 
 @pytest.mark.parametrize("column", ["n_images", "n_parameters"])
@@ -114,6 +157,7 @@ def test_gather_joins_and_sorts(density):
         ({"dataset": "other"}, "dataset"),
         ({"n_images": 3}, "n_images"),
         ({"bpd": np.nan}, "bpd"),
+        ({"grid": None}, "grid"),
         ({"seed": 0}, "twice"),
         ({"new": 1}, "columns"),
     ],
@@ -156,9 +200,40 @@ def test_model_sizes_and_timings():
     encoder = sizes[(sizes["part"] == "encoder") & (sizes["seed"] == 1)].iloc[0]
     assert encoder["n_parameters"] == 10
     assert encoder["codebook_usage"] == 0.5
+    assert sizes[["codebook_usage", "perplexity"]].notna().all(axis=None)
     times = runs.timings(trained)
     assert list(times["stopped_by"]) == ["patience"] * 3
-    assert not times.isna().any(axis=None)
+    assert set(times.columns[times.isna().any()]) == {"commit"}
+
+
+def test_what_a_record_has_no_number_of_is_empty(tmp_path):
+    """An evaluation trains nothing, and a model without a codebook has no usage of one."""
+    bare = record(model="cm", grid="-", codebook_size=0, parameters={"decoder": 7})
+    for name in ("codebook_usage", "perplexity", "epochs_run", "best_epoch", "stopped_by"):
+        del bare[name]
+    del bare["best_validation"]
+    trained = record(commit="763e916")
+    made = {"model_sizes": runs.model_sizes, "timings": runs.timings}
+    for name, table in made.items():
+        write_csv(tmp_path / "table.csv", table({"a.json": trained, "b.json": bare}))
+        read = read_csv(tmp_path / "table.csv")
+        tables.check_cells(read, name)
+        cm = read["model"] == "cm"
+        empty = set(read.columns[read[cm].isna().any()])
+        assert empty == {column for kind, column in EMPTY if kind == name}
+        assert not read[~cm].isna().any(axis=None)
+    assert read["commit"][~cm].tolist() == ["763e916"]  # no number
+    assert (tmp_path / "table.csv").read_text().count(",4,3,patience,") == 1  # whole epochs
+
+
+def test_keys_and_other_columns_are_never_empty(density):
+    for column in ("grid", "bpd", "code_version"):
+        broken = density.astype({column: object})
+        broken.loc[0, column] = None
+        assert column in refusal(tables.check_cells, broken, "density", "density.csv")
+    for kind, column in EMPTY:
+        assert column in COLUMNS[kind]
+        assert column not in ROW_KEYS
 
 
 @pytest.mark.parametrize(
@@ -200,7 +275,8 @@ def test_every_column_is_in_the_dictionary(density):
     }.items():
         assert set(table.columns) <= set(COLUMNS[name]), name
     dictionary = data_dictionary()
-    assert (dictionary[["unit", "meaning"]] != "").all(axis=None)
+    assert list(dictionary.columns) == list(COLUMNS["data_dictionary"])
+    assert (dictionary[["unit", "meaning", "empty"]] != "").all(axis=None)
 
 
 def test_reporting_never_imports_torch():

@@ -25,10 +25,12 @@ from vqdistill.errors import make_anew
 from vqdistill.files import read_csv, write_csv, write_json
 from vqdistill.provenance.records import file_digest, read_record, sealed
 from vqdistill.provenance.reproducing import Result
+from vqdistill.reporting.dictionary import EMPTY
 from vqdistill.reporting.names import FIGURES, MASKS, TABLES
 from vqdistill.settings import Experiment
 
 RECORD = "record.json"
+COMMIT = "from vqdistill.provenance.records import commit; print(commit())"
 EXPERIMENT = checked(configuration(TINY))
 
 
@@ -98,14 +100,14 @@ def test_paper_lists_every_run_of_every_seed(repository, tmp_path):
     assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS
     counts = Counter(rule for rule, _, _ in jobs.elements())
     assert counts["train_vqvae"] == counts["distil"] == counts["evaluate_teacher"] == 7 * 5
-    assert counts["train_baseline"] == counts["evaluate_baseline"] == (1 + 5) * 5
+    assert counts["train_baseline"] == counts["evaluate_baseline"] == (1 + 5 + 1) * 5
 
 
 def test_quick_preset_is_small_but_has_a_space_that_cannot_be_enumerated(repository, tmp_path):
     jobs = planned(repository, tmp_path, repository / "workflow/presets/quick.yaml")
     experiment = checked(configuration("quick"))
     assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
-    assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS <= 93
+    assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS <= 96
     latents = [
         size ** math.prod(teacher.grid)
         for teacher in experiment.teachers
@@ -169,15 +171,55 @@ def test_nothing_is_written_outside_the_results(tiny):
     assert left == []
 
 
-def test_no_cell_of_any_csv_is_empty_or_not_a_number(tiny):
+def test_cells_are_numbers_or_empty_where_the_dictionary_says_so(tiny):
     paths = sorted((tiny / "results").rglob("*.csv"))
     names = {path.name for path in paths}
     assert {"density.csv", "inpainting.csv", "history.csv", "claims.csv"} <= names
     for path in paths:
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-        bad = cells.isin(["", "nan", "NaN", "NA", "None", "inf", "-inf"])
+        bad = cells.isin(["nan", "NaN", "NA", "None", "inf", "-inf"])
         assert not bad.any(axis=None), f"{path}\n{cells[bad.any(axis=1)]}"
         assert not cells.duplicated().any(), path
+        empty = cells.columns[(cells == "").any()]
+        may_be = {column for table, column in EMPTY if table == path.stem}
+        assert set(empty) <= (may_be if path.parent.name == "tables" else set()), path
+
+
+def test_numeric_columns_are_numeric_for_plain_pandas(tiny):
+    """A '-' in one row would make text of a whole column."""
+    dictionary = pd.read_csv(tiny / "results/tiny/tables/data_dictionary.csv")
+    for name, columns in dictionary[dictionary["unit"] != "-"].groupby("table"):
+        table = pd.read_csv(tiny / f"results/tiny/tables/{name}.csv")
+        for column in set(columns["column"]) - {"grid"}:
+            assert pd.api.types.is_numeric_dtype(table[column]), f"{name}: {column}"
+
+
+def test_history_and_costs_can_be_joined_with_the_other_tables(tiny):
+    found = tables(tiny)
+    keys = ["experiment", "dataset", "model", "grid", "codebook_size", "size", "seed"]
+    joined = found["history"].merge(found["timings"], on=keys)
+    trained = joined[joined["step"].str.startswith("train")]
+    assert len(trained) == len(found["history"])
+    assert (trained["epoch"] <= trained["epochs_run"]).all()
+    keys = ["experiment", "dataset", "method", "grid", "codebook_size", "n_components", "seed"]
+    uniform = found["density"].query("split == 'test' and weights == 'uniform'")
+    assert len(found["costs"].merge(uniform, on=keys)) == len(found["costs"])
+
+
+def test_a_code_version_leads_to_a_commit(repository, tmp_path):
+    """In a clone with its own commit, one that is changed since, and in no clone at all."""
+    (folder := tmp_path / "clone").mkdir()
+    copy_repository(folder)
+    said = [python(folder, tmp_path, "-c", COMMIT)]
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    said.append(python(folder, tmp_path, "-c", COMMIT))
+    (folder / "config.yaml").write_text("")
+    said.append(python(folder, tmp_path, "-c", COMMIT))
+    commit = head.stdout[:12]
+    assert said == ["{}\n", f"{{'commit': '{commit}'}}\n", f"{{'commit': '{commit}-dirty'}}\n"]
 
 
 def test_density_has_every_model_and_split_and_no_other(tiny):
@@ -319,8 +361,25 @@ def test_a_run_is_compared_with_its_reference_as_often_as_it_is_asked(repository
     for _ in range(2):
         said = snakemake(repository, folder, "compare", "--configfile", *configs)
         found = re.findall(r"(\d+) of +(\d+) models agree; largest difference (\S+) bits", said)
-        assert len(found) == 9  # methods and grids
+        assert len(found) == 10  # methods and grids
         assert all(agree == models and float(most) == 0 for agree, models, most in found)
+
+
+def test_a_reference_is_drawn_again_from_what_is_committed(repository, tiny, tmp_path):
+    """Its figures and their page, by one command, where nothing but the reference is left."""
+    made, left = tmp_path / "made", tmp_path / "left"
+    shutil.copytree(tiny, made)
+    configs = ("--configfile", repository / "config.yaml", made / "tiny.yaml")
+    snakemake(repository, made, "reference", *configs)
+    reference = Path("results/reference/tiny")
+    shutil.copytree(made / reference, left / reference)
+    shutil.rmtree(left / reference / "figures")
+    (left / reference / "figures.md").unlink()
+    snakemake(repository, left, "redraw", *configs)
+    drawn = sorted(path.name for path in (left / reference / "figures").iterdir())
+    assert drawn == sorted(f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png"))
+    for name in ("figures.md", *(f"figures/{name}" for name in drawn)):
+        assert (left / reference / name).read_bytes() == (made / reference / name).read_bytes()
 
 
 def records(folder: Path) -> list[Path]:
@@ -365,7 +424,7 @@ def reproduce(repository: Path, record: Path, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-METRICS = {"cm": ("density.csv", "inpainting.csv", "pictures.npz")}
+METRICS = {"cm": ("density.csv", "inpainting.csv", "log_likelihoods.npz", "pictures.npz")}
 METRICS["2x2-K4"] = (*METRICS["cm"], "teacher.csv", "bounds.csv", "codebook.csv")
 
 

@@ -29,6 +29,7 @@ class Evaluation(NamedTuple):
     inpainting: list[dict[str, object]]  # rows of inpainting.csv
     pictures: dict[str, np.ndarray]  # '<method>/samples', '/means', '/unconditional'; float16
     test: list[list[Evaluated]]  # log p(x) of the test images, of the models of each circuit
+    log_likelihoods: dict[str, np.ndarray]  # of every image, see `of_each_image`
 
 
 @torch.no_grad()
@@ -46,7 +47,7 @@ def evaluate(
     components and by the largest of each method; `classify` gives the digits [n] of images [n, D],
     here of the first `n_scored` completed ones. Pictures are those of the largest.
     """
-    result = Evaluation([], [], {}, [])
+    result, of_images = Evaluation([], [], {}, [], {}), []
     largest = {
         models.method: models.largest for models in sorted(circuits, key=lambda c: c.largest)
     }
@@ -58,8 +59,11 @@ def evaluate(
         joint, marginals = joint_and_marginals(models, test, ~hidden, wanted)
         result.test.append(joint)
         for split, x in images.evaluated.items():
-            log_probs = joint if split == "test" else models.log_probs(x)
+            log_probs = joint if split == "test" else list(models.log_probs(x))
             result.density.extend(density_rows(models, log_probs, split, images.levels))
+            of_images += [
+                (models.keys(n, weights), split, log_prob) for n, weights, log_prob in log_probs
+            ]
         rows = inpainting_rows(models, images, marginals, n_scored, classify, seed)
         result.inpainting.extend(rows)
         if models.largest == largest[models.method]:
@@ -69,7 +73,25 @@ def evaluate(
                 result.pictures[f"{models.method}/{name}"] = _half_precision(value)
     result.pictures["hidden"] = hidden.cpu().unflatten(1, images.shape).numpy()
     result.pictures["truth"] = _half_precision(examples.unflatten(1, images.shape))
+    result.log_likelihoods.update(of_each_image(of_images))
     return result
+
+
+def of_each_image(
+    log_probs: Sequence[tuple[dict[str, object], str, Tensor]],
+) -> dict[str, np.ndarray]:
+    """log p(x) of every model and image, from (keys of the model, split, log p(x) [n]).
+
+    Arrays: each key [M], such as 'method' and 'n_components', and by the name of each split the
+    log-likelihoods [M, n] in nats, float64, of the images in the order of the prepared file. The
+    place of an image there is in '<split>_image' [n].
+    """
+    models = {tuple(keys.values()): keys for keys, _, _ in log_probs}
+    arrays = {key: np.array([keys[key] for keys in models.values()]) for key in log_probs[0][0]}
+    for split in dict.fromkeys(split for _, split, _ in log_probs):
+        rows = [x.cpu().double().numpy() for _, of_split, x in log_probs if of_split == split]
+        arrays |= {split: np.stack(rows), f"{split}_image": np.arange(len(rows[0]))}
+    return arrays
 
 
 def _half_precision(images: Tensor) -> np.ndarray:

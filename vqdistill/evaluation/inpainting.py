@@ -1,7 +1,6 @@
 """Inpainting: p(x_u | x_o) for five masks, the same queries for every model."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from vqdistill.circuits.base import Circuit
 from vqdistill.data import Images
+from vqdistill.evaluation.density import bits
 from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels, name_of
 from vqdistill.randomness import generator
 
@@ -78,18 +78,30 @@ def inpainting_rows(
         generators = [generator(seed, f"inpainting {name}") for name in masks]
         completed = models.model(n).completions(scored, observed, generators, leaf_means=True)
         for m, (name, hidden) in enumerate(masks.items()):
-            nats = (joint - marginals[m]).mean().item() / int(hidden.sum())
             row = keys | {"mask": name, "n_images": len(x)}
-            row |= {"conditional_bpd": -nats / math.log(2) + math.log2(levels)}
+            row |= bits("conditional_bpd", joint - marginals[m], int(hidden.sum()), levels)
             row |= {"n_scored": len(scored)} | errors(completed.means[m], scored, hidden)
             for kind, shown in (("sample", completed.samples[m]), ("mean", completed.means[m])):
                 guesses = classify(torch.where(hidden, shown, truth))
                 right = guesses == images.labels["test"][:n_scored]
                 row[f"accuracy_{kind}"] = right.double().mean().item()
-                row[f"sharpness_{kind}"] = sharpness(shown, truth, hidden, images.shape)
-                row[f"coherence_{kind}"] = coherence(shown, truth, hidden, images.shape)
+                row |= looks(kind, shown, truth, hidden, images.shape)
+            row |= looks("truth", truth, truth, hidden, images.shape)
             yield row | {"n_parameters": models.n_parameters(n)}
         log.info("%s: inpainted", name_of(keys))
+
+
+def looks(
+    kind: str, shown: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]
+) -> dict[str, float]:
+    """Sharpness and coherence of completed images, or of the true ones beside them.
+
+    In greys, and no ratios to the truth's: a hidden part may be all of one grey.
+    """
+    return {
+        f"sharpness_{kind}": sharpness(shown, hidden, shape),
+        f"coherence_{kind}": coherence(shown, truth, hidden, shape),
+    }
 
 
 def without_noise(x: Tensor, levels: int) -> Tensor:
@@ -106,39 +118,23 @@ def errors(mean: Tensor, x: Tensor, hidden: Tensor) -> dict[str, float]:
     }
 
 
-def sharpness(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
-    """Mean gradient magnitude over the hidden pixels, as a ratio to that of the true images."""
-    return _ratio(_gradient(completed, hidden, shape), _gradient(truth, hidden, shape))
-
-
-def _ratio(value: Tensor, truth: Tensor) -> float:
-    """value / truth, and 1 for two zeros: a flat completion of a flat image is as it should be."""
-    if value == truth:
-        return 1.0
-    return (value / truth.clamp(min=torch.finfo(truth.dtype).tiny)).item()
-
-
-def _gradient(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Mean of √(∂x² + ∂y²) by forward differences between hidden pixels."""
+def sharpness(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
+    """Mean of √(∂x² + ∂y²) by forward differences between hidden pixels, in greys a pixel."""
     mask, index = hidden.view(shape), _indices(hidden, shape)
     here = index[:-1, :-1][mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:]]
     pixels, down, right = (images[:, i].double() for i in (here, here + shape[1], here + 1))
-    return torch.hypot(down - pixels, right - pixels).mean()
+    return torch.hypot(down - pixels, right - pixels).mean().item()
 
 
 def coherence(completed: Tensor, truth: Tensor, hidden: Tensor, shape: tuple[int, int]) -> float:
-    """Mean jump across the mask's border, as a ratio to that of the true images."""
-    shown = torch.where(hidden, completed, truth)
-    return _ratio(_border_jump(shown, hidden, shape), _border_jump(truth, hidden, shape))
-
-
-def _border_jump(images: Tensor, hidden: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Mean |difference| of neighbouring pixels of which one is hidden and one is observed."""
+    """Mean jump across the mask's border in greys: |difference| of neighbouring pixels of which
+    one is hidden, as completed, and one is observed, as in the true image."""
+    images = torch.where(hidden, completed, truth)
     mask, index = hidden.view(shape), _indices(hidden, shape)
     below, beside = mask[1:] ^ mask[:-1], mask[:, 1:] ^ mask[:, :-1]
     one = torch.cat([index[:-1][below], index[:, :-1][beside]])
     other = torch.cat([index[1:][below], index[:, 1:][beside]])
-    return (images[:, other].double() - images[:, one].double()).abs().mean()
+    return (images[:, other].double() - images[:, one].double()).abs().mean().item()
 
 
 def _indices(hidden: Tensor, shape: tuple[int, int]) -> Tensor:

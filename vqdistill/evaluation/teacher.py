@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from vqdistill.circuits.gaussian import log_density
-from vqdistill.data import bits_per_dimension
 from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.selection import log_prob_by_class, mean_over_classes
+from vqdistill.evaluation.density import bits, quantiles
 from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
 from vqdistill.models.vqvae import VQVAE
 
@@ -17,24 +17,24 @@ IMAGES_AT_ONCE = 1000
 
 @torch.no_grad()
 def teacher_row(vqvae: VQVAE, prior, x: Tensor, levels: int) -> dict[str, float]:
-    """Means over images x [n, D], with z(x) the codes of the encoder.
+    """Means and quantiles over images x [n, D], with z(x) the codes of the encoder.
 
     reconstruction_bpd: log p(x | z(x)) as bits per dimension, no density of x; joint_bpd:
     log p(x, z(x)) likewise, an upper bound of the exact model's BPD, for one term of its sum is a
     lower bound of the sum.
     """
     codes, index = vqvae.encode(x).unique(dim=0, return_inverse=True)
-    log_prior = mean_over_classes(log_prob_by_class(prior, codes))[index].mean()
+    log_prior = mean_over_classes(log_prob_by_class(prior, codes))[index]
     reconstruction = []
     for part, rows in zip(x.split(IMAGES_AT_ONCE), index.split(IMAGES_AT_ONCE), strict=True):
         leaves = log_density(part.double(), *(p.double() for p in vqvae.decode(codes[rows])))
         reconstruction.append(leaves.sum(1))
-    log_likelihood = torch.cat(reconstruction).mean()
+    log_likelihood = torch.cat(reconstruction)
     return {
         "n_images": len(x),
-        "reconstruction_bpd": bits_per_dimension(log_likelihood.item(), x.shape[1], levels),
-        "code_log_prob": log_prior.item(),
-        "joint_bpd": bits_per_dimension((log_likelihood + log_prior).item(), x.shape[1], levels),
+        **bits("reconstruction_bpd", log_likelihood, x.shape[1], levels),
+        "code_log_prob": log_prior.mean().item(),
+        **bits("joint_bpd", log_likelihood + log_prior, x.shape[1], levels),
     }
 
 
@@ -67,13 +67,15 @@ def partial_sum_bound(
     selected latents, weighted by the prior; log_prior: log p(z) of these latents, whose sum the
     weights of the mixture were divided by. The sum over some latents can't exceed the sum over
     all: `largest_violation`, the largest difference in nats, is at most rounding error.
-    `mean_gap` is what the selected latents miss, in nats per image.
+    `mean_gap` is what the selected latents miss, in nats per image, and `gap_q50`, … are its
+    quantiles.
     """
     difference = log_prob + torch.logsumexp(log_prior, 0) - exact_log_prob
     return {
         "n_images": len(log_prob),
         "largest_violation": difference.max().item(),
         "mean_gap": -difference.mean().item(),
+        **quantiles("gap", -difference.cpu().numpy()),
     }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,6 +94,21 @@ def _files(module: str) -> list[Path]:
     folders = [PACKAGE.joinpath(*parts[:n]) for n in range(len(parts) + 1)]
     candidates = [folder / "__init__.py" for folder in folders] + [folders[-1].with_suffix(".py")]
     return [path for path in candidates if path.exists() and path != PACKAGE / NO_CODE]
+
+
+def commit() -> dict[str, str]:
+    """The commit of the clone that the package lies in, '-dirty' where tracked files differ from
+    it; nothing where there is no clone."""
+    clone = PACKAGE.parent
+    if not (clone / ".git").exists():
+        return {}
+    command = ["git", f"--git-dir={clone / '.git'}", f"--work-tree={clone}", "describe"]
+    command += ["--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": said.stdout.strip()}
 
 
 def file_digest(path: str | Path) -> str:

@@ -59,7 +59,7 @@ THRESHOLDS = {
         "images; with half of the image hidden some digits are open even to people.",
     ),
     "picture metric": Threshold(
-        "above", 0.0, "difference of ratios",
+        "above", 0.0, "grey",
         "Sharper, more coherent: nearer to the true image by any amount that the seeds confirm.",
     ),
     "evaluations per NHWK": Threshold(
@@ -90,8 +90,8 @@ DISTILLED = ("dmrs", "dmbs")
 PAPER_METHODS = ("exm", *DISTILLED, "cm", "einet")
 CHANCE = 0.1  # accuracy of guessing one of ten digits
 COLUMNS = [
-    "claim", "statement", "measure", "kind", "unit", "value", "low", "high", "side", "threshold",
-    "n_seeds", "verdict",
+    "claim", "statement", "measure", "kind", "unit", "value", "low", "high", "median", "min", "max",
+    "side", "threshold", "n_seeds", "verdict",
 ]  # fmt: skip
 NOT_MEASURED = "not measured in this experiment"
 LACKING = {  # what a claim is about, where no model of it was measured
@@ -113,7 +113,8 @@ def judge(
 ) -> pd.DataFrame:
     """All rows of claims.csv, by claim; a table that an experiment lacks is empty.
 
-    real_accuracy: of the digit classifier on real test images; 0 where it was not measured.
+    real_accuracy: of the digit classifier on real test images; 0 where it was not measured. Rows
+    of what was not measured have no numbers, NaN.
     """
     density = _main_curves(density)
     inpainting = largest_models(inpainting) if len(inpainting) else inpainting
@@ -127,11 +128,12 @@ def judge(
         7: claim_7(inpainting),
         8: claim_8(costs),
     }
-    rows = [
-        _row(claim, *measure)
-        for claim, found in measures.items()
-        for measure in list(found) or [LACKING[claim]]
-    ]
+    with np.errstate(invalid="ignore"):  # the difference of two infinite values is no number
+        rows = [
+            _row(claim, *measure)
+            for claim, found in measures.items()
+            for measure in list(found) or [LACKING[claim]]
+        ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -230,15 +232,15 @@ def claim_6(inpainting: pd.DataFrame, real_accuracy: float) -> Measures:
 
 
 def claim_7(inpainting: pd.DataFrame) -> Measures:
-    """How much nearer to the truth (ratio 1) sharpness and coherence of distilled models are."""
+    """How much nearer to the truth's sharpness and coherence are those of distilled models."""
     for metric in ("sharpness", "coherence"):
         for model in _models(inpainting, DISTILLED):
             for baseline in _models(inpainting, ("cm", "einet")):
                 near, far = (
-                    (_metric(inpainting, *pair, f"{metric}_sample") - 1).abs().mean(axis=1)
+                    _from_truth(inpainting, *pair, metric).mean(axis=1)
                     for pair in (model, baseline)
                 )
-                what = f"|{metric} - 1| of {_label(*baseline)} minus that of {_label(*model)}"
+                what = f"|{metric} - truth's| of {_label(*baseline)} minus that of {_label(*model)}"
                 yield f"{what}, mean over masks", (far - near).dropna(), "picture metric"
 
 
@@ -266,10 +268,11 @@ def _row(claim: int, measure: str, values, threshold: str, missing: str = NOT_ME
     row = {"claim": claim, "statement": STATEMENTS[claim], "measure": measure, "kind": threshold}
     row |= {"unit": rule.unit, "side": rule.side, "threshold": rule.value, "n_seeds": len(values)}
     if not len(values):
-        row |= {"measure": f"{measure}: {missing}", "value": "-", "low": "-", "high": "-"}
-        return row | {"verdict": "undecided"}
-    mean, low, high = t_interval(values)
-    row |= {k: float(f"{v:.6g}") for k, v in {"value": mean, "low": low, "high": high}.items()}
+        return row | {"measure": f"{measure}: {missing}", "verdict": "undecided"}
+    value, low, high = t_interval(values)
+    numbers = {"value": value, "low": low, "high": high, "median": np.median(values)}
+    numbers |= {"min": values.min(), "max": values.max()}
+    row |= {name: float(f"{number:.6g}") for name, number in numbers.items()}
     return row | {"verdict": verdict(low, high, len(values), rule)}
 
 
@@ -305,6 +308,12 @@ def _metric(inpainting: pd.DataFrame, method: str, grid: str, metric: str) -> pd
     """A metric [n_seeds, n_masks] of one model."""
     table = inpainting[(inpainting["method"] == method) & (inpainting["grid"] == grid)]
     return table.pivot(index="seed", columns="mask", values=metric)
+
+
+def _from_truth(inpainting: pd.DataFrame, method: str, grid: str, metric: str) -> pd.DataFrame:
+    """|metric of samples - metric of the true images| [n_seeds, n_masks] of one model."""
+    found = (_metric(inpainting, method, grid, f"{metric}_{kind}") for kind in ("sample", "truth"))
+    return next(found).sub(next(found)).abs()
 
 
 def _components_for(bpd: np.ndarray, n_components: pd.Index, left: float) -> float:

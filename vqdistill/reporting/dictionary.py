@@ -1,4 +1,8 @@
-"""The data dictionary: unit and meaning of every column of every table."""
+"""The data dictionary: unit and meaning of every column of every table.
+
+A key is never empty, since a group-by would drop its rows: '-' or 0 stands where it does not apply.
+A measure is a number or, where there is none, an empty cell; `EMPTY` says where that may be.
+"""
 
 import pandas as pd
 
@@ -17,8 +21,8 @@ MODEL = {
     "grid": _TEACHER["grid"],
     "codebook_size": _TEACHER["codebook_size"],
     **_EXTENT,
-    "n_components": ("components", "N of the mixture (K^HW for ExM), 0 for EiNet and gmm."),
-    "weights": ("-", "Uniform (Eq. 2), prior p(z) (Eq. 1), or learned (EiNet, gmm)."),
+    "n_components": ("components", "N of distilled models, CM and ExM (K^HW); 0 for others."),
+    "weights": ("-", "uniform (Eq. 2), prior p(z) (Eq. 1), or learned."),
 }
 _KEYS = {**MODEL, **_SEED}
 _COUNTED = {
@@ -26,13 +30,14 @@ _COUNTED = {
         "parameters",
         "Of the circuit: 2 per Gaussian leaf and fan-in - 1 per sum unit; a mixture N 2D + N - 1.",
     ),
-    "code_version": ("-", "Digest of the modules that the step uses."),
+    "code_version": ("-", "Digest of the modules that the step uses; timings has its commit."),
 }
 _TRAINED = {"model": ("-", "Trained model, such as vqvae-2x2-K16, prior-4x4-K4096, einet-4.")}
 
+BPD = ("bits per dimension", "-log_likelihood / (D ln 2) + log2 L; L grey levels, D pixels.")
 DENSITY_METRICS = {
     "log_likelihood": ("nats per image", "Mean log p(x) of the dequantised images in [0, 1)."),
-    "bpd": ("bits per dimension", "-log_likelihood / (D ln 2) + log2 L; L grey levels, D pixels."),
+    "bpd": BPD,
 }
 INPAINTING_METRICS = {
     "conditional_bpd": ("bits per hidden pixel", "-log2 p(x_u | x_o) per hidden pixel + log2 L."),
@@ -40,10 +45,12 @@ INPAINTING_METRICS = {
     "mean_absolute_error": ("grey in [0, 1]", "Of the conditional mean, hidden pixels."),
     "accuracy_sample": ("fraction", "Completed samples that the classifier reads as the digit."),
     "accuracy_mean": ("fraction", "Completed conditional means read as the digit."),
-    "sharpness_sample": ("ratio", "Mean gradient magnitude of samples over the truth's, hidden."),
-    "sharpness_mean": ("ratio", "The same of the conditional means."),
-    "coherence_sample": ("ratio", "Jump across the mask's border of samples over the truth's."),
-    "coherence_mean": ("ratio", "The same of the conditional means."),
+    "sharpness_sample": ("grey per pixel", "Mean gradient magnitude of samples, hidden pixels."),
+    "sharpness_mean": ("grey per pixel", "The same of the conditional means."),
+    "sharpness_truth": ("grey per pixel", "The same of the true images: the nearer, the better."),
+    "coherence_sample": ("grey", "Mean jump of samples across the mask's border."),
+    "coherence_mean": ("grey", "The same of the conditional means."),
+    "coherence_truth": ("grey", "The same of the true images: the nearer, the better."),
 }
 _SPLIT = {
     "split": ("-", "Images measured: test, validation or train."),
@@ -54,23 +61,59 @@ _MASK = {
     "n_images": ("images", "Images over which conditional_bpd is taken."),
     "n_scored": ("images", "Images over which the metrics of completions are taken."),
 }
+OF_IMAGES = {
+    "q05": "5 % of the images have at most this",
+    "q50": "Median over the images",
+    "q95": "95 % of the images have at most this",
+    "q100": "The worst image's",
+}
+UNBOUNDED = ("bpd", "conditional_bpd")  # means over images that a few of them can decide
+
+
+def _quantiles(name: str, unit: str) -> dict:
+    return {f"{name}_{q}": (unit, f"{meaning}: {name}.") for q, meaning in OF_IMAGES.items()}
+
+
+def _measured(metrics: dict) -> dict:
+    """The metrics of one seed, those without a bound with their quantiles over images."""
+    columns = dict(metrics)
+    for name in UNBOUNDED:
+        if name in metrics:
+            columns |= _quantiles(name, metrics[name][0])
+    return columns
 
 
 def _summary(metrics: dict) -> dict:
     columns = {"n_seeds": ("seeds", "Seeds over which is summarised.")}
     for name, (unit, meaning) in metrics.items():
-        one = "; one seed has no interval: low = high = mean"
         columns[f"{name}_mean"] = (unit, f"Mean over seeds. {meaning}")
-        columns[f"{name}_std"] = (unit, f"Standard deviation (n - 1) of {name}; 0 for one seed.")
-        columns[f"{name}_low"] = (unit, f"Lower end of the 95 % t-interval of {name}{one}.")
-        columns[f"{name}_high"] = (unit, f"Upper end of the 95 % t-interval of {name}{one}.")
+        columns[f"{name}_std"] = (unit, f"Standard deviation (n - 1) of {name} over seeds.")
+        columns[f"{name}_low"] = (unit, f"Lower end of the 95 % t-interval of {name}.")
+        columns[f"{name}_high"] = (unit, f"Upper end of the 95 % t-interval of {name}.")
+        columns[f"{name}_median"] = (unit, f"Median of {name} over seeds.")
+        columns[f"{name}_min"] = (unit, f"Least {name} of all seeds.")
+        columns[f"{name}_max"] = (unit, f"Largest {name} of all seeds.")
+        if name in UNBOUNDED:
+            columns |= _geometric(name, unit)
+    return columns
+
+
+def _geometric(name: str, unit: str) -> dict:
+    """Columns of the summary over seeds of a metric that is positive and without a bound."""
+    columns = {
+        f"{name}_geometric_mean": (unit, f"exp of the mean over seeds of log {name}."),
+        f"{name}_geometric_low": (unit, f"Lower end of the t-interval of log {name}, as exp."),
+        f"{name}_geometric_high": (unit, f"Upper end of the t-interval of log {name}, as exp."),
+    }
+    for q, meaning in OF_IMAGES.items():
+        columns[f"{name}_{q}_median"] = (unit, f"Median over seeds of: {meaning}: {name}.")
     return columns
 
 
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {}
-COLUMNS["density"] = {**_KEYS, **_SPLIT, **DENSITY_METRICS, **_COUNTED}
+COLUMNS["density"] = {**_KEYS, **_SPLIT, **_measured(DENSITY_METRICS), **_COUNTED}
 COLUMNS["density_summary"] = {**MODEL, **_SPLIT, **_COUNTED, **_summary(DENSITY_METRICS)}
-COLUMNS["inpainting"] = {**_KEYS, **_MASK, **INPAINTING_METRICS, **_COUNTED}
+COLUMNS["inpainting"] = {**_KEYS, **_MASK, **_measured(INPAINTING_METRICS), **_COUNTED}
 COLUMNS["inpainting_summary"] = {**MODEL, **_MASK, **_COUNTED, **_summary(INPAINTING_METRICS)}
 COLUMNS["model_sizes"] = {
     **_TEACHER,
@@ -79,8 +122,8 @@ COLUMNS["model_sizes"] = {
     **_SEED,
     "part": ("-", "encoder, codebook, decoder, prior, circuit or classifier."),
     "n_parameters": ("parameters", "Trainable parameters of the part."),
-    "codebook_usage": ("fraction", "Codes used on training images over K; 0 without a codebook."),
-    "perplexity": ("codes", "exp of the entropy of the training codes; 0 without a codebook."),
+    "codebook_usage": ("fraction", "Codes used on training images over K."),
+    "perplexity": ("codes", "exp of the entropy of the training codes."),
 }
 COLUMNS["timings"] = {
     **_TEACHER,
@@ -91,16 +134,18 @@ COLUMNS["timings"] = {
     "device": ("-", "Processor or GPU that the step ran on."),
     "wall_seconds": ("seconds", "Wall time of the step."),
     "peak_memory_mb": ("MB", "Largest resident memory of the step."),
-    "epochs_run": ("epochs", "Epochs trained, 0 where nothing is trained."),
-    "best_epoch": ("epochs", "Epoch whose weights are kept, 0 where nothing is trained."),
-    "stopped_by": ("-", "patience, epoch limit, or '-' where nothing is trained."),
+    "epochs_run": ("epochs", "Epochs trained."),
+    "best_epoch": ("epochs", "Epoch whose weights are kept."),
+    "stopped_by": ("-", "patience or epoch limit."),
     "best_validation": (
         "nats",
         "Validation loss of the best epoch: per image (VQ-VAE: total loss), prior per code.",
     ),
+    "code_version": ("-", "Digest of the modules that the step uses."),
+    "commit": ("-", "Commit of the code; -dirty where tracked files were changed since."),
 }
 COLUMNS["costs"] = {
-    **{key: text for key, text in _TEACHER.items() if key != "dataset"},
+    **_TEACHER,
     **_SEED,
     "method": MODEL["method"],
     "n_components": MODEL["n_components"],
@@ -114,9 +159,12 @@ COLUMNS["claims"] = {
     "measure": ("-", "What is measured for each seed, paired by seed."),
     "kind": ("-", "Kind of measure: the row of thresholds that it is judged by."),
     "unit": ("-", "Unit of value, low, high and threshold."),
-    "value": ("see unit", "Mean over seeds; '-' where it was not measured."),
+    "value": ("see unit", "Mean over seeds."),
     "low": ("see unit", "Lower end of the 95 % t-interval over seeds."),
     "high": ("see unit", "Upper end of the 95 % t-interval over seeds."),
+    "median": ("see unit", "Median over seeds."),
+    "min": ("see unit", "Least value of all seeds."),
+    "max": ("see unit", "Largest value of all seeds."),
     "side": ("-", "Right side of the threshold: at most, above, within (plus or minus)."),
     "threshold": ("see unit", "Fixed before the run."),
     "n_seeds": ("seeds", "Seeds measured; with one there is no interval and no verdict."),
@@ -134,7 +182,9 @@ COLUMNS["thresholds"] = {
     "why": ("-", "Why the threshold is where it is."),
 }
 COLUMNS["history"] = {
+    **_TEACHER,
     **_TRAINED,
+    **_EXTENT,
     **_SEED,
     "epoch": ("epochs", "From 1."),
     "train_loss": ("nats", "Mean over the epoch: per image, prior per code."),
@@ -151,9 +201,11 @@ COLUMNS["teacher"] = {
     **_TEACHER,
     **_SEED,
     **_SPLIT,
-    "reconstruction_bpd": ("bits per dimension", "Of p(x | z(x)), each image with its codes."),
+    "reconstruction_bpd": (BPD[0], "Of p(x | z(x)), each image with its codes."),
+    **_quantiles("reconstruction_bpd", BPD[0]),
     "code_log_prob": ("nats per image", "Mean log p(z(x)) of the encoder's codes."),
-    "joint_bpd": ("bits per dimension", "Of p(x, z(x)); an upper bound of the exact BPD."),
+    "joint_bpd": (BPD[0], "Of p(x, z(x)); an upper bound of the exact BPD."),
+    **_quantiles("joint_bpd", BPD[0]),
 }
 COLUMNS["bounds"] = {
     **_TEACHER,
@@ -166,6 +218,7 @@ COLUMNS["bounds"] = {
         "Largest log of sum p(z) p(x | z) over the selected latents minus log p(x) of ExM.",
     ),
     "mean_gap": ("nats per image", "How much the selected latents miss of log p(x), on average."),
+    **_quantiles("gap", "nats per image"),
 }
 COLUMNS["classifier"] = {
     "experiment": _TEACHER["experiment"],
@@ -178,14 +231,48 @@ COLUMNS["data_dictionary"] = {
     "column": ("-", "Name of its column."),
     "unit": ("-", "Unit of its values."),
     "meaning": ("-", "What they are."),
+    "empty": ("-", "never, or where a cell is empty since there is no such number."),
+}
+_ONE_SEED, _NOT_TRAINED = "one seed", "nothing is trained"
+_NO_CODEBOOK, _NOT_MEASURED = "there is no codebook", "it was not measured"
+_INFINITE, _NEGATIVE = "a seed's value is not finite", "a seed's value is not above 0"
+_NO_ENDS = f"{_ONE_SEED}, {_INFINITE}, or "
+EMPTY = {
+    ("model_sizes", "codebook_usage"): _NO_CODEBOOK,
+    ("model_sizes", "perplexity"): _NO_CODEBOOK,
+    **{
+        ("timings", column): _NOT_TRAINED
+        for column in ("epochs_run", "best_epoch", "stopped_by", "best_validation")
+    },
+    ("timings", "commit"): "the code was in no clone",
+    **{
+        ("claims", column): f"{_NOT_MEASURED}, or {_INFINITE}"
+        for column in ("value", "median", "min", "max")
+    },
+    **{("claims", end): f"{_ONE_SEED}, {_NOT_MEASURED}, or {_INFINITE}" for end in ("low", "high")},
+    **{
+        (table, column): f"{_ONE_SEED}, or {_INFINITE}"
+        for table in ("density_summary", "inpainting_summary")
+        for column in COLUMNS[table]
+        if column.endswith(("_std", "_low", "_high"))
+    },
+    **{
+        (table, f"{name}_geometric_{end}"): f"{ends}{_NEGATIVE}"
+        for table, name in zip(("density_summary", "inpainting_summary"), UNBOUNDED, strict=True)
+        for end, ends in {
+            "mean": "",
+            "low": f"{_ONE_SEED}, or ",
+            "high": f"{_ONE_SEED}, or ",
+        }.items()
+    },
 }
 
 
 def data_dictionary() -> pd.DataFrame:
-    """One row per column of every table: table, column, unit, meaning."""
+    """One row per column of every table: table, column, unit, meaning, empty."""
     rows = [
-        (table, column, unit, meaning)
+        (table, column, unit, meaning, EMPTY.get((table, column), "never"))
         for table, columns in COLUMNS.items()
         for column, (unit, meaning) in columns.items()
     ]
-    return pd.DataFrame(rows, columns=["table", "column", "unit", "meaning"])
+    return pd.DataFrame(rows, columns=list(COLUMNS["data_dictionary"]))

@@ -1,4 +1,4 @@
-"""The names of all tables and figures."""
+"""The names of all tables and figures, and of their captions."""
 
 GATHERED = ("density", "inpainting", "costs", "teacher", "bounds", "codebook")
 MADE = ("density_summary", "inpainting_summary", "model_sizes", "timings", "history", "classifier")
@@ -9,3 +9,10 @@ MASKS = ("left", "right", "top", "bottom", "centre")
 CHARTS = ("figure1", "weights", "inpainting_metrics", "costs", "training", "codebook")
 PICTURES = ("figure2", "samples", *(f"inpainting_{mask}" for mask in MASKS))
 FIGURES = (*CHARTS, *PICTURES)
+
+
+def caption(name: str) -> str:
+    """The name of the caption of a table or figure, a file of workflow/report."""
+    if name.removeprefix("inpainting_") in MASKS:
+        return "inpainting_sheet"
+    return {"figure1": "density", "figure2": "inpainting"}.get(name, name)

@@ -11,7 +11,8 @@ COMPARED = [key for key in MODEL_KEYS if key != "experiment"]
 def compare(summary: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Test BPD of every model of a run beside that of the reference: rows of comparison.csv.
 
-    Both are density_summary tables. `agrees` tells whether the 95 % intervals over seeds overlap.
+    Both are density_summary tables. `agrees` tells whether the 95 % intervals over seeds overlap;
+    one seed, which has none, counts as its value.
     Raises InputError where the two share no model.
     """
     columns = [*COMPARED, "n_seeds", "bpd_mean", "bpd_low", "bpd_high"]
@@ -22,8 +23,13 @@ def compare(summary: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     if not len(both):
         raise InputError("comparison: the run and the reference share no model; same experiment?")
     both["difference"] = both["bpd_mean"] - both["bpd_mean_reference"]
-    overlap = (both["bpd_low"] <= both["bpd_high_reference"]) & (
-        both["bpd_high"] >= both["bpd_low_reference"]
+    ends = {
+        (end, whose): both[f"bpd_{end}{whose}"].fillna(both[f"bpd_mean{whose}"])
+        for end in ("low", "high")
+        for whose in ("", "_reference")
+    }
+    overlap = (ends["low", ""] <= ends["high", "_reference"]) & (
+        ends["high", ""] >= ends["low", "_reference"]
     )
     both["agrees"] = overlap.map({True: "yes", False: "no"})
     return both.sort_values(COMPARED, ignore_index=True)

@@ -3,10 +3,11 @@
 A record is a flat dictionary. Needed in each: experiment, dataset, step, model ('vqvae', 'prior',
 'cm', 'einet', ...), seed, settings (resolved, a dictionary), code_version, device (text),
 wall_seconds, peak_memory_mb. Where they apply: grid, codebook_size, size; parameters ({part: n});
-codebook_usage, perplexity; epochs_run, best_epoch, best_validation, stopped_by.
+codebook_usage, perplexity; epochs_run, best_epoch, best_validation, stopped_by; commit.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -82,16 +83,16 @@ def model_sizes(records: Mapping[str | Path, dict]) -> pd.DataFrame:
     """Number of parameters of each part of each model, with the usage of its codebook.
 
     One row per record and part ('encoder', 'codebook', 'decoder', 'prior', 'circuit');
-    codebook_usage and perplexity are those of the training codes, 0 where there is no codebook.
+    codebook_usage and perplexity are those of the training codes, NaN where there is no codebook.
     """
     check_records(records)
     rows = [
-        _model(record)
+        model_keys(record)
         | {
             "part": part,
             "n_parameters": int(number),
-            "codebook_usage": float(record.get("codebook_usage", 0)),
-            "perplexity": float(record.get("perplexity", 0)),
+            "codebook_usage": float(record.get("codebook_usage", math.nan)),
+            "perplexity": float(record.get("perplexity", math.nan)),
         }
         for record in records.values()
         for part, number in record.get("parameters", {}).items()
@@ -104,22 +105,26 @@ def timings(records: Mapping[str | Path, dict]) -> pd.DataFrame:
     check_records(records)
     rows = [
         {"step": record["step"]}
-        | _model(record)
+        | model_keys(record)
         | {
             "device": record["device"],
             "wall_seconds": float(record["wall_seconds"]),
             "peak_memory_mb": float(record["peak_memory_mb"]),
-            "epochs_run": int(record.get("epochs_run", 0)),
-            "best_epoch": int(record.get("best_epoch", 0)),
-            "stopped_by": record.get("stopped_by", "-"),
-            "best_validation": float(record.get("best_validation", 0)),
+            "epochs_run": record.get("epochs_run"),
+            "best_epoch": record.get("best_epoch"),
+            "stopped_by": record.get("stopped_by"),
+            "best_validation": float(record.get("best_validation", math.nan)),
+            "code_version": record["code_version"],
+            "commit": record.get("commit"),
         }
         for record in records.values()
     ]
-    return pd.DataFrame(rows).sort_values(["step", *SORTED_BY], ignore_index=True)
+    table = pd.DataFrame(rows).astype({"epochs_run": "Int64", "best_epoch": "Int64"})
+    return table.sort_values(["step", *SORTED_BY], ignore_index=True)
 
 
-def _model(record: dict) -> dict:
+def model_keys(record: dict) -> dict:
+    """The keys of a trained model, as columns of the tables."""
     return {
         "experiment": record["experiment"],
         "dataset": record["dataset"],

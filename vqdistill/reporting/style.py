@@ -49,6 +49,7 @@ class MethodStyle:
     marker: str
     filled: bool
     control: bool = False
+    letter: str = "K"  # of its `size`
 
 
 def marks(style: MethodStyle) -> dict[str, object]:
@@ -70,7 +71,7 @@ METHODS = {
     "frequent": MethodStyle("frequent codes", "#3E9BCD", "v", False, control=True),
     "cm": MethodStyle("CM", "#D55E00", "o", True),
     "einet": MethodStyle("EiNet", "#AA4488", "s", True),
-    "gmm": MethodStyle("plain mixture", "#8C6D31", "p", True, control=True),
+    "gmm": MethodStyle("plain mixture", "#8C6D31", "p", True, control=True, letter="N"),
 }
 TRAINED = {"vqvae": "VQ-VAE", "prior": "prior"}
 TRAINED |= {method: METHODS[method].label for method in ("cm", "einet", "gmm")}
@@ -103,6 +104,21 @@ def grid_label(grid: str) -> str:
 def model_label(style: MethodStyle, grid: str) -> str:
     """Label of a method on a grid of codes, such as 'DMRS 2×2'."""
     return f"{style.label} {grid_label(grid)}".strip()
+
+
+def numbers_label(method: str, codebook_size: int = 0, n_components: int = 0, size: int = 0) -> str:
+    """The numbers in a model's keys: 'K = 256, N = 4096', 'K = 8' of an EiNet, '' for none."""
+    letter = METHODS[method].letter if method in METHODS else MethodStyle.letter
+    numbers = [("K", codebook_size), (letter, size), ("N", n_components)]
+    return ", ".join(f"{name} = {number}" for name, number in numbers if number)
+
+
+def ranges_label(name: str, values: Iterable[int]) -> str:
+    """Several numbers: 'N = 1, 2, 4, …, 4096', 'K = 2, 4, 8', and '5' without a name."""
+    values = [str(value) for value in sorted(set(values))]
+    if len(values) > 4:
+        values = [*values[:3], "…", values[-1]]
+    return f"{name} = {', '.join(values)}" if name else ", ".join(values)
 
 
 def model_title(model: str) -> str:

@@ -1,9 +1,10 @@
 """Tables gathered from many runs, and their summaries over seeds.
 
-All tables are tidy: one observation a row, the seed a column, no NaN ('-' for a text and 0 for a
-number that does not apply). What each column means is in `dictionary.py`.
+All tables are tidy: one observation a row, the seed a column. Keys are never empty; a measure that
+there is none of is NaN, an empty cell. What each column means is in `dictionary.py`.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,14 @@ import pandas as pd
 from scipy import stats
 
 from vqdistill.errors import InputError
-from vqdistill.reporting.dictionary import DENSITY_METRICS, INPAINTING_METRICS, MODEL
+from vqdistill.reporting.dictionary import (
+    DENSITY_METRICS,
+    EMPTY,
+    INPAINTING_METRICS,
+    MODEL,
+    OF_IMAGES,
+    UNBOUNDED,
+)
 from vqdistill.reporting.names import MASKS
 from vqdistill.reporting.style import METHODS
 
@@ -25,15 +33,23 @@ CONFIDENCE = 0.95
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95 % t-interval (low, high) of independent values, one per seed.
 
-    One value has no interval: low = high = mean (never NaN), and `n_seeds` = 1 beside it says so.
+    One value has no interval, nor have values that are not finite: low and high are NaN.
     """
     values = np.asarray(values, dtype=np.float64)  # [n]
     mean = float(values.mean())
-    if len(values) == 1:
-        return mean, mean, mean
+    if len(values) == 1 or not np.isfinite(values).all():
+        return mean, math.nan, math.nan
     error = values.std(ddof=1) / np.sqrt(len(values))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
     return mean, mean - half, mean + half
+
+
+def geometric_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """exp of `t_interval` of the logarithms of values: it has no part below zero; NaN where one of
+    them is not positive."""
+    if np.min(values) <= 0:
+        return math.nan, math.nan, math.nan
+    return tuple(np.exp(t_interval(np.log(values))).tolist())
 
 
 def gather(files: Mapping[str | Path, pd.DataFrame]) -> pd.DataFrame:
@@ -49,7 +65,7 @@ def gather(files: Mapping[str | Path, pd.DataFrame]) -> pd.DataFrame:
                 f"{name}: columns {list(table.columns)} differ from those of {first}; "
                 "run the older step again"
             )
-        _check_no_missing(table, name)
+        check_cells(table, "gathered", name)
     table = pd.concat([t.assign(_file=str(name)) for name, t in files.items()], ignore_index=True)
     for column in [c for c in ("experiment", "dataset") if c in table]:
         _check_one_value(table, [], column)
@@ -66,40 +82,41 @@ def gather(files: Mapping[str | Path, pd.DataFrame]) -> pd.DataFrame:
 
 
 def density_summary(density: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and 95 % t-interval over seeds of log-likelihood and BPD."""
+    """Log-likelihood and BPD over seeds: means, intervals, medians and extremes."""
     return _summarise(density, [*MODEL_KEYS, "split"], DENSITY_METRICS)
 
 
 def inpainting_summary(inpainting: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and 95 % t-interval over seeds of every metric of inpainting."""
+    """Every metric of inpainting over seeds: means, intervals, medians and extremes."""
     return _summarise(inpainting, [*MODEL_KEYS, "mask"], INPAINTING_METRICS)
 
 
 def gather_pictures(
-    runs: Mapping[str, Mapping[str, np.ndarray]], order: list[tuple[str, str, str]]
+    runs: Mapping[str, Mapping[str, np.ndarray]], order: Sequence[tuple[str, Mapping]]
 ) -> dict[str, np.ndarray]:
     """The pictures of all models in one file, which figures read, from those of single runs.
 
     runs: arrays by teacher or model, with '<method>/samples', '/means', '/unconditional', and
-    'truth' and 'hidden' of all. order: (teacher or model, method, label) of the figures' rows.
+    'truth' and 'hidden' of all. order: (teacher or model, keys of the model) of the figures' rows.
     """
     first = next(iter(runs.values()))
     gathered = {
-        "methods": np.array([label for _, _, label in order]),
+        **{key: np.array([keys[key] for _, keys in order]) for key in order[0][1]},
         "masks": np.array(MASKS),
         "digits": np.arange(len(first["truth"])),
         "hidden": first["hidden"],
-        "truth": first["truth"].astype(np.float32),
+        "truth": first["truth"],
     }
     for kind in ("samples", "means", "unconditional"):
-        parts = [runs[run][f"{method}/{kind}"] for run, method, _ in order]
-        gathered[kind] = np.stack(parts).astype(np.float32)
+        parts = [runs[run][f"{keys['method']}/{kind}"] for run, keys in order]
+        gathered[kind] = np.stack(parts)
     return gathered
 
 
 def check_complete(table: pd.DataFrame, expected: pd.DataFrame) -> None:
-    """Raise InputError unless each row of `expected` (key columns) is in the table, without NaN."""
-    _check_no_missing(table, "table")
+    """Raise InputError unless each row of `expected` (key columns) is in density.csv, without an
+    empty cell."""
+    check_cells(table, "density")
     keys = list(expected.columns)
     present = set(table[keys].itertuples(index=False, name=None))
     missing = [row for row in expected.itertuples(index=False, name=None) if row not in present]
@@ -140,7 +157,7 @@ def in_order(models: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _summarise(table: pd.DataFrame, keys: list[str], metrics: Iterable[str]) -> pd.DataFrame:
-    """One row per key: n_seeds, and <metric>_mean, _std (n - 1; 0 for one seed), _low, _high."""
+    """One row per key: n_seeds, and of each metric what `_over_seeds` says."""
     constants = [c for c in ("n_images", "n_scored", "n_parameters") if c in table]
     for column in constants:
         _check_one_value(table, keys, column)
@@ -152,20 +169,35 @@ def _summarise(table: pd.DataFrame, keys: list[str], metrics: Iterable[str]) -> 
             row["code_version"] = "+".join(sorted(group["code_version"].unique()))
         row["n_seeds"] = len(group)
         for metric in metrics:
-            mean, low, high = t_interval(group[metric])
-            deviation = float(group[metric].std(ddof=1)) if len(group) > 1 else 0.0
-            row |= {f"{metric}_mean": mean, f"{metric}_std": deviation}
-            row |= {f"{metric}_low": low, f"{metric}_high": high}
+            row |= _over_seeds(metric, group[metric].to_numpy())
+            for quantile in OF_IMAGES if metric in UNBOUNDED else ():
+                name = f"{metric}_{quantile}"
+                row[f"{name}_median"] = float(group[name].median())
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _check_no_missing(table: pd.DataFrame, name: str | Path) -> None:
-    empty = table.columns[table.isna().any()]
-    if len(empty):
+def _over_seeds(metric: str, values: np.ndarray) -> dict[str, float]:
+    """<metric>_mean, _std (n - 1), _low, _high, _median, _min, _max; where the metric is positive
+    and without a bound the geometric mean and interval too."""
+    mean, low, high = t_interval(values)
+    deviation = values.std(ddof=1) if np.isfinite([low, high]).all() else math.nan
+    found = {"mean": mean, "std": float(deviation), "low": low, "high": high}
+    found |= {"median": float(np.median(values))}
+    found |= {"min": float(values.min()), "max": float(values.max())}
+    if metric in UNBOUNDED:
+        ends = zip(("mean", "low", "high"), geometric_interval(values), strict=True)
+        found |= {f"geometric_{end}": value for end, value in ends}
+    return {f"{metric}_{name}": value for name, value in found.items()}
+
+
+def check_cells(table: pd.DataFrame, kind: str, name: str | Path = "table") -> None:
+    """Raise InputError where a cell is empty that must not be in a table of this kind."""
+    empty = [c for c in table.columns[table.isna().any()] if (kind, c) not in EMPTY]
+    if empty:
         raise InputError(
-            f"{name}: no value in column {', '.join(empty)}, expected one in every row "
-            "('-' or 0 where it does not apply); run its step again"
+            f"{name}: no value in column {', '.join(empty)}, expected one in every row;"
+            " run its step again"
         )
 
 

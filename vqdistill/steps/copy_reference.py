@@ -1,5 +1,4 @@
-"""Copy the tables, figures, small metric files and one model of a finished experiment to the
-reference."""
+"""Copy what is worth committing of a finished experiment to the reference, and write its page."""
 
 import logging
 import shutil
@@ -7,10 +6,17 @@ import shutil
 from vqdistill.errors import InputError
 from vqdistill.files import replacing, write_arrays
 from vqdistill.provenance.sharing import example_images, save_best_distilled
+from vqdistill.steps.draw_reference import write_page
 from vqdistill.steps.job import Job, run
 
 log = logging.getLogger(__name__)
-COPIED = ("tables/*.csv", "tables/record.json", "figures/*.png", "figures/*.pdf")
+COPIED = (
+    "tables/*.csv",
+    "tables/pictures.npz",
+    "tables/record.json",
+    "figures/*.png",
+    "figures/*.pdf",
+)
 COPIED += ("metrics/*/*/*.csv", "metrics/*/*/record.json", "latents/*/*/record.json")
 COPIED += ("models/*/*/history.csv", "models/*/*/record.json", "data/record.json")
 MODEL, EXAMPLES = "models/*.safetensors", "models/examples.npz"
@@ -18,8 +24,8 @@ MODEL, EXAMPLES = "models/*.safetensors", "models/examples.npz"
 
 def copy_reference(job: Job) -> None:
     """Replace the reference by this experiment's files, with the best distilled model that is small
-    and some images to ask it about. All other models and pictures stay behind, and what others put
-    into the reference, such as a README.md, stays there."""
+    and some images to ask it about, and write the page of its figures. All other models stay
+    behind. What others put into the reference, such as a README.md, stays there."""
     results, reference = job["results"], job["reference"]
     paths = [path for pattern in COPIED for path in sorted(results.glob(pattern))]
     if not paths:
@@ -32,8 +38,9 @@ def copy_reference(job: Job) -> None:
     write_arrays(reference / EXAMPLES, example_images(results))
     for path in {path for part in (*COPIED, MODEL) for path in reference.glob(part)} - wanted:
         path.unlink()
-    log.info("%d files copied to %s", len(paths), reference)
+    write_page(job)
+    log.info("%d files copied to %s; %s shows all figures", len(paths), reference, job["page"])
 
 
 if __name__ == "__main__":
-    run(copy_reference, reads="results", writes="reference")
+    run(copy_reference, reads="results tables captions", writes="reference page")

@@ -1,6 +1,12 @@
 """Draw the charts from the tables."""
 
+from pathlib import Path
+
+import pandas as pd
+
+from vqdistill.errors import InputError
 from vqdistill.provenance.records import read_table
+from vqdistill.reporting.dictionary import COLUMNS
 from vqdistill.reporting.figures.costs_figure import costs_figure
 from vqdistill.reporting.figures.density_figures import density_figure, weights_figure
 from vqdistill.reporting.figures.layout import save
@@ -12,13 +18,14 @@ from vqdistill.steps.job import Job, run
 def draw_charts(job: Job) -> None:
     """Write each chart as PNG, PDF and SVG."""
 
-    def table(name: str):
-        return read_table(job["tables"] / f"{name}.csv")
+    def table(name: str) -> pd.DataFrame:
+        return current_table(job["tables"], name)
 
-    density, classifier = table("density_summary"), table("classifier")
+    density, classifier = table("density"), table("classifier")
+    sizes, teachers = table("model_sizes"), table("teacher")
     charts = {
-        "figure1": density_figure(density, table("model_sizes"), table("teacher")),
-        "weights": weights_figure(table("density")),
+        "figure1": density_figure(table("density_summary"), density, sizes, teachers),
+        "weights": weights_figure(density),
         "inpainting_metrics": metrics_figure(
             table("inpainting_summary"), classifier["test_accuracy"].iloc[0]
         ),
@@ -28,6 +35,19 @@ def draw_charts(job: Job) -> None:
     }
     for name, figure in charts.items():
         save(figure, job["figures"] / name)
+
+
+def current_table(folder: Path, name: str) -> pd.DataFrame:
+    """A table of an experiment. InputError where it lacks a column, as one of older code may."""
+    path = folder / f"{name}.csv"
+    table = read_table(path)
+    missing = [column for column in COLUMNS[name] if column not in table]
+    if missing:
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}, expected those of data_dictionary.csv; it was"
+            " made by other code, so run the experiment again"
+        )
+    return table
 
 
 if __name__ == "__main__":

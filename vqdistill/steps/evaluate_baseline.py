@@ -33,5 +33,5 @@ if __name__ == "__main__":
         evaluate_baseline,
         BaselineEvaluation,
         reads="images weights classifier",
-        writes="density inpainting pictures record",
+        writes="density inpainting log_likelihoods pictures record",
     )

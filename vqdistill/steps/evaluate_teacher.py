@@ -6,6 +6,7 @@ from vqdistill import data
 from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.distillation.mixtures import distilled_mixture, exact_mixture
+from vqdistill.evaluation.density import QUANTILES
 from vqdistill.evaluation.evaluate import evaluate
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
 from vqdistill.evaluation.teacher import bound_rows, code_frequencies, teacher_row
@@ -44,6 +45,7 @@ def evaluate_teacher(job: Job) -> None:
     ]
     write_rows(job["teacher"], splits)
     columns = [*keys, "method", "n_components", "n_images", "largest_violation", "mean_gap"]
+    columns += [f"gap_{quantile}" for quantile in QUANTILES]
     write_rows(job["bounds"], [keys | row for row in bound_rows(circuits, found.test)], columns)
     codes = torch.from_numpy(read_arrays(job["codes"])["train"])
     frequencies = enumerate(code_frequencies(codes, K).tolist(), 1)
@@ -80,5 +82,5 @@ if __name__ == "__main__":
         evaluate_teacher,
         TeacherEvaluation,
         reads="images vqvae prior codes latents classifier",
-        writes="density inpainting pictures teacher bounds codebook record",
+        writes="density inpainting log_likelihoods pictures teacher bounds codebook record",
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqdistill.errors import InputError, TrainingError
 from vqdistill.files import write_arrays, write_json, write_rows, write_tensors
-from vqdistill.provenance.records import Stopwatch, environment, file_digest, sealed
+from vqdistill.provenance.records import Stopwatch, commit, environment, file_digest, sealed
 from vqdistill.settings import Settings, parsed, plain
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Job:
         """Write the record that stands beside a result: what made it, from what, at what cost."""
         record = {"experiment": self.experiment, "step": self.step, "seed": self.seed}
         record |= {"settings": plain(self.settings), **facts, "code_version": self.code_version}
+        record |= commit()
         record |= {**environment(device_name(device)), "threads": self.threads}
         record |= {"reads": _texts(self.reads), "writes": _texts(self.writes)}
         record |= {"files": self._digests(), **self.stopwatch.cost(at_least)}
@@ -80,11 +81,12 @@ class Job:
         self["checkpoint"].unlink(missing_ok=True)
 
     def write_evaluation(self, found: "Evaluation", images: "Images", device, **facts) -> None:
-        """Write density.csv, inpainting.csv, pictures.npz and the record of an evaluation."""
+        """Write the tables, log-likelihoods, pictures and the record of an evaluation."""
         keys = {"experiment": self.experiment, "dataset": images.dataset, "seed": self.seed}
         made = {"code_version": self.code_version}
         write_rows(self["density"], [keys | row | made for row in found.density])
         write_rows(self["inpainting"], [keys | row | made for row in found.inpainting])
+        write_arrays(self["log_likelihoods"], found.log_likelihoods)
         write_arrays(self["pictures"], found.pictures)
         facts |= {"dataset": images.dataset, "data_checksum": images.checksum}
         self.write_record(device, **facts)

@@ -10,7 +10,7 @@ from vqdistill.provenance.records import check_files, read_record
 from vqdistill.reporting import claims
 from vqdistill.reporting.dictionary import data_dictionary
 from vqdistill.reporting.names import GATHERED, TABLES
-from vqdistill.reporting.runs import check_settings, model_name, model_sizes, timings
+from vqdistill.reporting.runs import check_settings, model_keys, model_sizes, timings
 from vqdistill.reporting.tables import (
     check_complete,
     density_summary,
@@ -39,6 +39,7 @@ def tabulate(job: Job) -> None:
     tables = {name: gather({p: read_csv(p) for p in job.paths(name)}) for name in GATHERED}
     expected = pd.DataFrame(expected_models(job.settings))
     check_complete(tables["density"], expected)
+    tables["costs"].insert(1, "dataset", tables["density"]["dataset"].iloc[0])
     tables["classifier"] = classifier_accuracy(records)
     accuracy = tables["classifier"]["test_accuracy"].iloc[0]
     tables["density_summary"] = density_summary(tables["density"])
@@ -68,23 +69,25 @@ def classifier_accuracy(records: dict[Path, dict]) -> pd.DataFrame:
 
 
 def losses(history: Path, record: dict) -> pd.DataFrame:
-    """The losses of a training, epoch by epoch."""
-    table = read_csv(history)[["epoch", "train_loss", "validation_loss", "best"]]
-    return table.assign(model=model_name(record), seed=record["seed"])
+    """The losses of a training, epoch by epoch, with the keys of its model."""
+    table, keys = read_csv(history), model_keys(record)
+    columns = ["epoch", "train_loss", "validation_loss", "best"]
+    return table.assign(**keys)[[*keys, *columns]]
 
 
-def shown_models(density: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(teacher or model, method, label) of what figures show: the largest of each method and grid,
-    in the order of display."""
-    largest = largest_models(density).drop_duplicates(["method", "grid"])
-    numbers = largest.set_index(["method", "grid"])[["codebook_size", "size"]]
+def shown_models(density: pd.DataFrame) -> list[tuple[str, dict[str, str | int]]]:
+    """(teacher or model, keys of the model) of what figures show: the largest of each method and
+    grid, in the order of display."""
+    names = ["method", "grid", "codebook_size", "size", "n_components"]
+    largest = largest_models(density)[names].drop_duplicates()
+    models = {(keys["method"], keys["grid"]): keys for keys in largest.to_dict("records")}
     rows = []
     for method, grid in in_order(largest):
-        codes, size = numbers.loc[(method, grid)]
-        if grid != "-":
-            rows.append((f"{grid}-K{codes}", method, f"{method} {grid}"))
-        else:
-            rows.append((f"{method}-{size}" if size else method, method, method))
+        keys = models[method, grid]
+        run = f"{grid}-K{keys['codebook_size']}"
+        if grid == "-":
+            run = f"{method}-{keys['size']}" if keys["size"] else method
+        rows.append((run, keys))
     return rows
 
 

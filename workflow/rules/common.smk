@@ -109,7 +109,8 @@ def trained(name, *others, seed="{seed}"):
 
 def metrics(name, *others):
     """The outputs of an evaluation, by name."""
-    files = ("density.csv", "inpainting.csv", "pictures.npz", *others, "record.json")
+    files = ("density.csv", "inpainting.csv", "log_likelihoods.npz", "pictures.npz")
+    files = (*files, *others, "record.json")
     return {Path(file).stem: f"{RESULTS}/metrics/{name}/seed-{{seed}}/{file}" for file in files}
 
 
@@ -121,10 +122,9 @@ def all_runs(pattern, models):
 def captioned(path, category):
     """A result as part of the report, with the caption of its name if there is one."""
     name = Path(path).stem
-    file = {"figure1": "density", "figure2": "inpainting"}.get(name, name)
-    file = "inpainting_sheet" if name.removeprefix("inpainting_") in names.MASKS else file
+    caption = f"../report/{names.caption(name)}.rst"
     labels = {category.lower(): name.replace("_", " ")}
-    return report(path, caption=f"../report/{file}.rst", category=category, labels=labels)
+    return report(path, caption=caption, category=category, labels=labels)
 
 
 def drawn(figures):

@@ -134,7 +134,7 @@ rule measure:
 
 
 rule reference:
-    """Copy what is worth committing of a finished experiment to results/reference/."""
+    """Copy what is worth committing of a finished experiment to results/reference/, with a page."""
     input:
         TABLES,
         FIGURES,
@@ -144,9 +144,37 @@ rule reference:
     conda:
         "../../environment.yml"
     params:
-        **options("copy_reference", results=RESULTS, reference=REFERENCE),
+        **options(
+            "copy_reference",
+            results=RESULTS,
+            tables=f"{RESULTS}/tables",
+            captions=f"{workflow.basedir}/workflow/report",
+            reference=REFERENCE,
+            page=f"{REFERENCE}/figures.md",
+        ),
     shell:
         "python -m vqdistill.steps.copy_reference {params.files} {params.values}"
+        " 2>&1 | tee {log}"
+
+
+rule redraw:
+    """Draw the figures of the committed reference again, from what is committed."""
+    log:
+        f"{RESULTS}/logs/redraw.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        **options(
+            "draw_reference",
+            tables=f"{REFERENCE}/tables",
+            pictures=f"{REFERENCE}/tables/pictures.npz",
+            captions=f"{workflow.basedir}/workflow/report",
+            figures=f"{REFERENCE}/figures",
+            page=f"{REFERENCE}/figures.md",
+        ),
+    shell:
+        "python -m vqdistill.steps.draw_reference {params.files} {params.values}"
         " 2>&1 | tee {log}"
 
 

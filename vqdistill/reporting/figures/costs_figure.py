@@ -4,20 +4,22 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from vqdistill.reporting.figures.layout import legend_of_all, panels
+from vqdistill.reporting.figures.layout import SEED, legend_of_all, one_seed, panels
 from vqdistill.reporting.style import GREY, RC, grid_label, marks, method_styles
-from vqdistill.reporting.tables import t_interval
 
-FAR = 1e4  # an enumeration above this times the largest count is told by an arrow, not drawn
+FAR = 1e4  # what is above this times the largest count is told by an arrow, not drawn
+ALL = "$K^{HW}$"
+EXACT = ": all latents under each of ten classes"
 
 
 @mpl.rc_context(RC)
 def costs_figure(costs: pd.DataFrame) -> Figure:
     """Evaluated p(z_i = k | z_<i, c) of each selection against N, one panel per grid and K.
 
-    Marks are means and bands 95 % t-intervals over seeds. Dotted: N·H·W·K; grey: K^HW, the
-    enumeration, or an arrow with its size where it lies far above the axis.
+    Marks are means over seeds, thin lines single seeds. Dotted: N·H·W·K; grey: the number of all
+    latents K^HW, or an arrow with its size where it lies far above the axis.
     """
     styles = method_styles(costs["method"])
     selected = costs[costs["method"] != "exm"]  # enumeration alone is no curve
@@ -31,12 +33,13 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
         height, cells = map(int, grid.split("x"))
         n = np.sort(table["n_components"].unique())
         axes.plot(n, n * height * cells * float(codes), ":", color="black", label="N·H·W·K")
-        _enumeration(axes, float(table["latents_enumerated"].iloc[0]))
+        _all_latents(axes, float(table["latents_enumerated"].iloc[0]))
         axes.set_xscale("log", base=2)
         axes.set_title(f"{grid_label(grid)}, K = {codes}")
-    legend_of_all(figure, columns=3 if len(teachers) == 1 else 6)
-    figure.supxlabel("number of components N", fontsize=8)
-    figure.supylabel("prior evaluations", fontsize=8)
+    everything = Line2D([], [], color=GREY, linewidth=1.0, label=f"all latents, {ALL}")
+    legend_of_all(figure, columns=2 if len(teachers) == 1 else 4, more=[everything, one_seed()])
+    figure.supxlabel("number of components N; a single mark is one selection for all N", fontsize=8)
+    figure.supylabel("prior evaluations (fewer are better)", fontsize=8)
     return figure
 
 
@@ -45,15 +48,14 @@ def _curve(axes, table: pd.DataFrame, style) -> None:
     table = table[table["evaluations"] > 0]
     if not len(table):
         return
-    counts = table.groupby("n_components")["evaluations"]
-    rows = np.array([t_interval(values) for _, values in counts])  # [n_sizes, 3]
-    n = list(counts.groups)
-    axes.plot(n, rows[:, 0], label=style.label, alpha=0.9, **marks(style))
-    low = np.maximum(rows[:, 1], rows[:, 0] / 10)  # a log axis has no place for 0
-    axes.fill_between(n, low, rows[:, 2], color=style.colour, alpha=0.18, linewidth=0)
+    mean = table.groupby("n_components")["evaluations"].mean()
+    label = f"{style.label}{EXACT if (table['method'] == 'exm').any() else ''}"
+    axes.plot(mean.index, mean, label=label, alpha=0.9, **marks(style))
+    for _, run in table.sort_values("n_components").groupby("seed"):
+        axes.plot(run["n_components"], run["evaluations"], color=style.colour, zorder=1, **SEED)
 
 
-def _enumeration(axes, latents: float) -> None:
+def _all_latents(axes, latents: float) -> None:
     axes.set_yscale("log")
     highest = max(line.get_ydata().max() for line in axes.lines)
     exponent = int(np.floor(np.log10(latents)))
@@ -61,14 +63,14 @@ def _enumeration(axes, latents: float) -> None:
     if latents <= FAR * highest:
         axes.axhline(latents, color=GREY, linewidth=1.0)
         axes.annotate(
-            f"$K^{{HW}}$ = {size}", (0.02, latents), (0, 2), fontsize=7, color=GREY,
+            f"{ALL} = {size}", (0.02, latents), (0, 2), fontsize=7, color=GREY,
             xycoords=axes.get_yaxis_transform(), textcoords="offset points",
         )  # fmt: skip
         _raise_top(axes, 3 * max(latents, highest))
         return
     _raise_top(axes, 30 * highest)
     axes.annotate(
-        f"enumeration $K^{{HW}}$ = {size} ↑", (0.02, 0.98), xycoords="axes fraction",
+        f"{ALL} = {size} ↑", (0.02, 0.98), xycoords="axes fraction",
         va="top", fontsize=7, color=GREY,
     )  # fmt: skip
 

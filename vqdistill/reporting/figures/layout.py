@@ -1,14 +1,18 @@
 """What all figures share: panels, a legend for all of them, and files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from vqdistill.files import replacing
-from vqdistill.reporting.style import COLUMN_WIDTH, PAGE_WIDTH, RC
+from vqdistill.reporting.style import COLUMN_WIDTH, GREY, PAGE_WIDTH, RC
 
+SEED = {"linewidth": 0.5, "alpha": 0.45}  # a thin line: one seed
 METADATA = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
@@ -26,13 +30,20 @@ def panels(
     return figure, axes[:n]
 
 
-def legend_of_all(figure: Figure, columns: int) -> None:
-    """One legend above the figure, with each label of its panels once."""
+def one_seed() -> Line2D:
+    """What a legend says of thin lines."""
+    return Line2D([], [], color=GREY, label="thin: one seed", **SEED | {"alpha": 1.0})
+
+
+def legend_of_all(figure: Figure, columns: int, more: Sequence[Artist] = ()) -> None:
+    """One legend above the figure, with each label of its panels once, and `more` handles."""
     entries = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns)
+    handles = [*entries.values(), *more]
+    labels = [*entries, *(str(handle.get_label()) for handle in more)]
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def save(figure: Figure, stem: str | Path) -> None:

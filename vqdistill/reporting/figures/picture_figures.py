@@ -1,13 +1,14 @@
 """Figure 2 and the sheets of samples, from the arrays of pictures.npz.
 
-methods        text [M]                 'dmrs 4x4', 'cm': method and grid of each model
+method, grid   text [M]                 'dmrs' and '4x4', 'cm' and '-': keys of each model, and
+codebook_size, size, n_components  int [M]  its numbers, 0 where it has none
 masks          text [Q]                 names of the masks
 digits         int [D]                  label of each test image
 hidden         bool [Q, h, w]           True where unobserved
-truth          float32 [D, h, w]        in [0, 1], the first test image of each digit
-samples        float32 [M, Q, D, S, h, w]   x_u ~ p(x_u | x_o), the mean of the sampled component
-means          float32 [M, Q, D, h, w]  E[x_u | x_o]
-unconditional  float32 [M, n, h, w]     x ~ p(x), the mean of the sampled component
+truth          float [D, h, w]          in [0, 1], the first test image of each digit
+samples        float [M, Q, D, S, h, w] x_u ~ p(x_u | x_o), the mean of the sampled component
+means          float [M, Q, D, h, w]    E[x_u | x_o]
+unconditional  float [M, n, h, w]       x ~ p(x), the mean of the sampled component
 """
 
 from collections.abc import Mapping
@@ -25,10 +26,15 @@ from vqdistill.reporting.style import (
     UNOBSERVED_PAPER,
     method_styles,
     model_label,
+    numbers_label,
 )
 
 MAX_COLUMNS = 20
 BLUE_RED = "blue: observed, red on pale red: unobserved"
+NOTES = {
+    "cm": "CM: after a short training some of its points decode to no digit (blots).",
+    "random": "Random codes: most combinations of codes decode to no digit (empty or torn images).",
+}
 
 
 @mpl.rc_context(RC)
@@ -39,7 +45,7 @@ def inpainting_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
     Columns: for each mask the next few digits, so that all masks and digits fit a page. Controls
     are left to the sheets.
     """
-    methods = [str(name).split()[0] for name in pictures["methods"]]
+    methods = [str(method) for method in pictures["method"]]
     styles = method_styles(methods)
     shown = [m for m, method in enumerate(methods) if not styles[method].control]
     n_masks, n_digits = len(pictures["masks"]), len(pictures["truth"])
@@ -53,8 +59,9 @@ def inpainting_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
             rows.append([ink(x, hidden) for x in pictures["samples"][m, q, digits, 0]])
             rows.append([ink(x, hidden) for x in pictures["means"][m, q, digits]])
         blocks.append(rows)
-    names = _labels(pictures["methods"][shown])
-    labels = ["truth", "query", *(label for name in names for label in (f"{name}, sample", "mean"))]
+    labels = ["truth", "query"]
+    for name, numbers in (_labels(pictures)[m] for m in shown):
+        labels += [f"{name}, sample", ", ".join(filter(None, [numbers, "mean"]))]
     heads = [f"{name} hidden" for name in pictures["masks"]]
     return _sheet(blocks, labels, heads, BLUE_RED, [2 * m for m in range(1, len(labels) // 2)])
 
@@ -66,14 +73,15 @@ def inpainting_sheet(pictures: Mapping[str, np.ndarray], mask: str) -> Figure:
     hidden, truth = pictures["hidden"][q], pictures["truth"]
     rows = [[ink(x, hidden) for x in truth], [ink(x, hidden, blank=True) for x in truth]]
     labels, gaps = ["truth", "query"], []
-    for m, name in enumerate(_labels(pictures["methods"])):
+    for m, (name, numbers) in enumerate(_labels(pictures)):
         gaps.append(len(rows))
         for s in range(pictures["samples"].shape[3]):
             rows.append([ink(x, hidden) for x in pictures["samples"][m, q, :, s]])
             labels.append(f"{name}, sample" if s == 0 else "")
         rows.append([ink(x, hidden) for x in pictures["means"][m, q]])
-        labels.append("mean")
-    return _sheet([rows], labels, [f"{mask} hidden"], BLUE_RED, gaps)
+        labels.append(", ".join(filter(None, [numbers, "mean"])))
+    notes = "\n".join([BLUE_RED, *_notes(pictures, "random")])
+    return _sheet([rows], labels, [f"{mask} hidden"], notes, gaps)
 
 
 @mpl.rc_context(RC)
@@ -81,7 +89,8 @@ def samples_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
     """Unconditional samples, one row a model: the mean of a component drawn from the mixture."""
     images = pictures["unconditional"][:, :MAX_COLUMNS]  # [M, n, h, w]
     rows = [[np.repeat(1 - np.clip(x, 0, 1)[..., None], 3, axis=2) for x in row] for row in images]
-    return _sheet([rows], _labels(pictures["methods"]), [], "", [])
+    labels = ["\n".join(filter(None, pair)) for pair in _labels(pictures)]
+    return _sheet([rows], labels, [], "\n".join(_notes(pictures, *NOTES)), [])
 
 
 def ink(image: np.ndarray, hidden: np.ndarray, blank: bool = False) -> np.ndarray:
@@ -97,11 +106,19 @@ def ink(image: np.ndarray, hidden: np.ndarray, blank: bool = False) -> np.ndarra
     return np.clip((1 - amount) * paper + amount * colour, 0, 1)
 
 
-def _labels(methods: np.ndarray) -> list[str]:
-    """'dmrs 4x4' as 'DMRS 4×4'."""
-    pairs = [[*str(name).split(), "-"][:2] for name in methods]
-    styles = method_styles(method for method, _ in pairs)
-    return [model_label(styles[method], grid) for method, grid in pairs]
+def _labels(pictures: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Name and numbers of each model: ('DMRS 4×4', 'K = 256, N = 4096')."""
+    styles = method_styles(str(method) for method in pictures["method"])
+    keys = ("method", "grid", "codebook_size", "n_components", "size")
+    return [
+        (model_label(styles[method], grid), numbers_label(method, *numbers))
+        for method, grid, *numbers in zip(*(pictures[key].tolist() for key in keys), strict=True)
+    ]
+
+
+def _notes(pictures: Mapping[str, np.ndarray], *methods: str) -> list[str]:
+    """What is to be said of those of the methods that are shown."""
+    return [NOTES[method] for method in methods if method in pictures["method"]]
 
 
 def _sheet(
@@ -143,8 +160,9 @@ def _canvas_figure(
 
     inches: of a pixel, at most.
     """
-    left, right = 0.14 + 0.058 * max(map(len, rows.values())), 0.06  # 7 pt letters
-    top, bottom = 0.24 if columns else 0.06, 0.2 if note else 0.06
+    longest = max(len(line) for label in rows.values() for line in label.splitlines())
+    left, right = 0.14 + 0.058 * longest, 0.06  # 7 pt letters
+    top, bottom = 0.24 if columns else 0.06, 0.08 + 0.12 * len(note.splitlines())
     height, width, _ = canvas.shape
     inches = min((PAGE_WIDTH - left - right) / width, 8.8 / height, inches)
     size = (left + right + width * inches, top + bottom + height * inches)

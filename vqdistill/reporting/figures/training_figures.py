@@ -38,8 +38,8 @@ def training_figure(history: pd.DataFrame) -> Figure:
         mpl.lines.Line2D([], [], color=BEST, marker="o", linestyle="none", label="best epoch"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    figure.supxlabel("epoch", fontsize=8)
-    figure.supylabel("loss (nats an image; of priors nats a code)", fontsize=8)
+    figure.supxlabel("epoch; each line is one seed", fontsize=8)
+    figure.supylabel("loss, lower is better (nats an image; of priors nats a code)", fontsize=8)
     return figure
 
 
@@ -69,8 +69,8 @@ def codebook_figure(codebook: pd.DataFrame) -> Figure:
             "1/K", (1, 1 / codes), (0, 2), xycoords=axes.get_yaxis_transform(), fontsize=7,
             textcoords="offset points", ha="right", color=GREY,
         )  # fmt: skip
-    figure.supxlabel("rank of the code", fontsize=8)
-    figure.supylabel("frequency", fontsize=8)
+    figure.supxlabel("rank of the code; each line is one seed", fontsize=8)
+    figure.supylabel("frequency (near 1/K is better)", fontsize=8)
     return figure
 
 
