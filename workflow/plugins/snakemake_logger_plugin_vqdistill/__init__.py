@@ -1,0 +1,266 @@
+"""What a person sees of a run: `--logger vqdistill` of Snakemake, as profiles/default has it.
+
+On a terminal that is one live table of the running steps, with the number of those done below it;
+elsewhere it is a line as a step begins and one as it ends. A step that fails is told in one line,
+the last one of its log. A dry run lists a step a line. With `--verbose` all messages are
+Snakemake's own, which it keeps in .snakemake/log/ of every run.
+"""
+
+import difflib
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from logging import ERROR, WARNING, LogRecord
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+
+from vqdistill import progress
+
+# Messages of Snakemake that tell a person nothing, or what is told in other words here.
+HIDDEN = re.compile(
+    r"Building DAG|Using shell|Select jobs|Assuming unrestricted|Complete log|Elapsed time"
+    r"|Conda environments: ignored|Group jobs: inactive|Config file .* is extended"
+    r"|Shutting down|Terminating processes|Removing output files of failed job"
+    r"|Exiting because a job execution failed|(WorkflowError:\s+)?At least one job did not complete"
+)
+FAILED_COMMAND = re.compile(r"CalledProcessError.* (?:returned|died with) (.*)\.", re.DOTALL)
+NO_RULE = re.compile(r"No rule to produce (.*) \(if you use")
+INTERRUPTED = re.compile(r"interrupted|KeyboardInterrupt|SIGINT")
+GO_ON = "The same command goes on from there."
+
+
+@dataclass
+class Step:
+    """A job that has begun, or would begin in a dry run."""
+
+    name: str
+    outputs: list[str]
+    logs: list[str]
+    is_target: bool  # it makes nothing, but names what is to be made
+    speaks: bool  # on the terminal, and not in its log alone
+    begun: float = field(default_factory=time.time)
+
+    def seconds(self) -> str:
+        return progress.clock(time.time() - self.begun)
+
+    def told(self) -> list[str]:
+        """How far it says it is, in words."""
+        records = [path for path in map(Path, self.outputs) if path.name == "record.json"]
+        path = records[0].with_name(progress.FILE) if records else Path()
+        return progress.words(progress.read(path, self.begun))
+
+
+class LogHandler(LogHandlerBase):
+    """Shows what Snakemake logs; each of its events has the method `on_<event>`."""
+
+    writes_to_stream = has_filter = has_formatter = True
+    writes_to_file = needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        common = self.common_settings
+        stream = sys.stdout if common.stdout else sys.stderr
+        self.own = ColorizingTextHandler(
+            common.nocolor, stream, DefaultFormatter(common.quiet, common.show_failed_logs)
+        )
+        self.filter_of_options = DefaultFilter(
+            common.quiet, common.debug_dag, common.verbose, common.dryrun, common.printshellcmds
+        )
+        tty, plain = stream.isatty(), common.nocolor or None
+        self.console = Console(file=stream, force_terminal=tty, no_color=plain, highlight=False)
+        self.is_watched = tty and not common.dryrun and os.environ.get("TERM") != "dumb"
+        self.live: Live | None = None
+        self.begun, self.done, self.total = time.time(), 0, 0
+        self.steps: dict[int, Step] = {}  # by Snakemake's number of a job
+        self.running: dict[int, Step] = {}
+        self.last = ""  # what was done last
+        self.ends: list[str] = []  # how commands failed, in Snakemake's words
+        self.failed: list[str] = []
+        self.is_interrupted = False
+        self.targets: list[str] = []  # that can be asked for
+
+    def emit(self, record: LogRecord) -> None:
+        event = getattr(record, "event", None) or "message"
+        try:
+            if self.common_settings.verbose or self.common_settings.debug_dag:
+                if self.wants(record):
+                    self.own.emit(record)
+            elif method := getattr(self, f"on_{event}", None):
+                method(record)
+        except Exception:
+            self.handleError(record)
+
+    def wants(self, record: LogRecord) -> bool:
+        """Whether options such as --quiet leave a record to be shown."""
+        return self.filter_of_options.filter(record)
+
+    def say(self, message: str, style: str = "") -> None:
+        self.console.print(Text(message, style), soft_wrap=True)
+
+    def on_message(self, record: LogRecord) -> None:
+        message = record.getMessage()
+        self.is_interrupted |= message.startswith("Terminating processes")
+        if message not in ("", "None") and not HIDDEN.match(message) and self.wants(record):
+            styles = ((ERROR, "red"), (WARNING, "yellow"), (0, ""))
+            self.say(message, next(style for level, style in styles if record.levelno >= level))
+
+    def on_targets(self, record: LogRecord) -> None:
+        self.targets = record.targets
+
+    def on_error(self, record: LogRecord) -> None:
+        message = record.getMessage()
+        if FAILED_COMMAND.search(message):
+            self.ends.append(message)  # on_job_error tells of it
+        elif (missing := NO_RULE.search(message)) and self.targets:
+            self.say(unknown_target(missing[1], self.targets), "red")
+        else:
+            self.on_message(record)
+
+    def on_run_info(self, record: LogRecord) -> None:
+        self.total = record.stats["total"]
+        if self.common_settings.dryrun and self.steps and self.wants(record):
+            self.say(record.getMessage())
+
+    def on_shellcmd(self, record: LogRecord) -> None:
+        if self.wants(record) and record.shellcmd:
+            self.say(record.shellcmd)
+
+    def on_job_info(self, record: LogRecord) -> None:
+        command = record.shellcmd or ""
+        name = " ".join([record.rule_name, *in_words(record.wildcards)])
+        step = Step(name, record.output, record.log, not command, "| tee" in command)
+        self.steps[record.jobid] = step
+        if self.common_settings.dryrun:
+            if self.wants(record):
+                self.say(f"{name}: {in_short(record.reason)}")
+            return
+        self.running[record.jobid] = step
+        self.show()
+        self.note(record, step, f"begun        {name}: {', '.join(record.log)}")
+
+    def on_job_finished(self, record: LogRecord) -> None:
+        self.done += 1
+        step = self.running.pop(record.job_id)
+        self.last = self.last if step.is_target else step.name
+        self.show()
+        self.note(record, step, f"{self.done:3} of {self.total:3}   {step.name}: {step.seconds()}")
+
+    def note(self, record: LogRecord, step: Step, message: str) -> None:
+        """A line where nobody watches the display."""
+        if not (self.is_watched or step.is_target or step.speaks) and self.wants(record):
+            self.say(f"{time.strftime('%H:%M:%S')}  {message}")
+
+    def on_progress(self, record: LogRecord) -> None:
+        self.done, self.total = record.done, record.total
+
+    def on_job_error(self, record: LogRecord) -> None:
+        self.running.pop(record.jobid, None)
+        self.show()
+        command, last = record.shellcmd or "", last_line(record.log)
+        end = next((e for e in reversed(self.ends) if command in e), "")
+        how = FAILED_COMMAND.search(end)[1] if end else (record.rule_msg or "").partition("\n")[0]
+        if INTERRUPTED.search(f"{last} {how}"):
+            self.is_interrupted = True
+        elif not (record.indent and (not last or " done in " in last)):  # others of a group did
+            step, how = self.steps[record.jobid], how.removeprefix("non-zero exit status 1")
+            last = last.removeprefix(f"{record.rule_name}: ") or "its log is empty"
+            said = f"{how}, after the last line of its log: {last}" if how else last
+            self.failed.append(step.name)
+            logs = "" if step.speaks else f" ({', '.join(record.log)})"
+            self.say(f"{step.name} failed: {said}{logs}", "red")
+
+    def on_group_error(self, record: LogRecord) -> None:
+        self.say(f"{record.getMessage()} ({', '.join(record.aux_logs)})", "red")
+
+    def show(self) -> None:
+        """Begin or end the display: a step that speaks has the terminal for itself."""
+        wanted = self.is_watched and bool(self.running) and self.filter_of_options.quiet == set()
+        wanted &= not any(step.speaks for step in self.running.values())
+        if wanted and not self.live:
+            self.live = Live(
+                get_renderable=self.display, console=self.console, refresh_per_second=2,
+                transient=True, redirect_stdout=False,
+            )  # fmt: skip
+            self.live.start(refresh=True)
+        elif self.live and not wanted:
+            self.live.stop()
+            self.live = None
+
+    def display(self) -> Table:
+        """The running steps, those that tell how far they are first; below them all steps."""
+        rows = [(step.told(), step) for step in [*self.running.values()] if not step.is_target]
+        rows.sort(key=lambda row: not row[0][0])
+        steps = Table.grid(padding=(0, 2))
+        for _ in range(5):
+            steps.add_column(no_wrap=True)
+        shown = rows[: max(1, self.console.height - 4)]
+        for told, step in shown:
+            steps.add_row(step.name, step.seconds(), *told)
+        if len(rows) > len(shown):
+            steps.add_row(f"and {len(rows) - len(shown)} more")
+        of_all = Table.grid(padding=(0, 2), expand=True)
+        for _ in range(4):
+            of_all.add_column(no_wrap=True)
+        bar = ProgressBar(max(1, self.total), self.done, width=20)
+        done = f"{self.done} of {self.total} steps"
+        last = f"last: {self.last}" if self.last else ""
+        of_all.add_row(bar, done, progress.clock(time.time() - self.begun), last)
+        both = Table.grid()
+        both.add_row(steps)
+        both.add_row(of_all)
+        return both
+
+    def close(self) -> None:
+        """Say how the run has ended; Snakemake closes its handlers several times."""
+        self.running.clear()
+        self.show()
+        done, self.is_watched = f"{self.done} of {self.total} steps are done", False
+        if self.is_interrupted:
+            self.say(f"Interrupted: {done}. {GO_ON}", "yellow")
+        elif self.failed:
+            self.say(f"{len(self.failed)} failed, {done}. {GO_ON}", "red")
+        self.is_interrupted, self.failed = False, []
+        super().close()
+
+
+def in_words(wildcards: dict[str, Any]) -> list[str]:
+    """The values of wildcards, with the name where a value is a bare number: 2x2-K12, seed 0."""
+    return [f"{name} {v}" if str(v).isdecimal() else str(v) for name, v in wildcards.items()]
+
+
+def in_short(reason: str) -> str:
+    """Why Snakemake runs a job, with the number of files where there are several."""
+    parts = []
+    for part in reason.split("; "):
+        what, _, files = part.partition(": ")
+        n = len(files.split(", "))
+        known = "files" in what and files
+        parts.append(f"{what} ({n})" if known and n > 1 else f"{what}: {files}" if known else what)
+    return ", ".join(parts).lower()
+
+
+def unknown_target(target: str, known: list[str]) -> str:
+    """That a target can't be made, and what can be."""
+    near = difflib.get_close_matches(target, known, 1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    names = ", ".join(name for name in known if "/" not in name)
+    other = " For a file of another experiment name its --configfile." if "/" in target else ""
+    return f"{target}: nothing makes it in this experiment{meant} Targets: {names}.{other}"
+
+
+def last_line(logs: list[str]) -> str:
+    """The last line of the first log that there is."""
+    for log in map(Path, logs):
+        if log.is_file():
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""
