@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from logging import ERROR, WARNING, LogRecord
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Step:
     logs: list[str]
     is_target: bool  # it makes nothing, but names what is to be made
     speaks: bool  # on the terminal, and not in its log alone
-    begun: float = field(default_factory=time.time)
+    begun: float  # as time.time() gives it
 
     def seconds(self) -> str:
         return progress.clock(time.time() - self.begun)
@@ -137,7 +137,8 @@ class LogHandler(LogHandlerBase):
     def on_job_info(self, record: LogRecord) -> None:
         command = record.shellcmd or ""
         name = " ".join([record.rule_name, *in_words(record.wildcards)])
-        step = Step(name, record.output, record.log, not command, "| tee" in command)
+        speaks = "| tee" in command
+        step = Step(name, record.output, record.log, not command, speaks, record.created)
         self.steps[record.jobid] = step
         if self.common_settings.dryrun:
             if self.wants(record):
