@@ -160,7 +160,7 @@ def test_a_dry_run_lists_a_step_a_line_with_its_reason(start, quiet):
 )
 @pytest.mark.parametrize(
     ("target", "meant"),
-    [("dmbss", "dmbs"), ("results/paper/figures/figure.png", "results/paper/figures/figure1.png")],
+    [("dmbss", "dmbs"), ("results/paper/figures/figur1.png", "results/paper/figures/figure1.png")],
 )
 def test_an_unknown_target_is_told_what_it_is_near_to(tmp_path, profile, target, meant):
     """By the profile that Snakemake finds beside the Snakefile, wherever it is called, too."""

@@ -87,6 +87,7 @@ class LogHandler(LogHandlerBase):
         self.failed: list[str] = []
         self.is_interrupted = False
         self.targets: list[str] = []  # that can be asked for
+        sys.excepthook = interrupts_in_one_line
 
     def emit(self, record: LogRecord) -> None:
         event = getattr(record, "event", None) or "message"
@@ -208,7 +209,7 @@ class LogHandler(LogHandlerBase):
             steps.add_row(step.name, step.seconds(), *told)
         if len(rows) > len(shown):
             steps.add_row(f"and {len(rows) - len(shown)} more")
-        of_all = Table.grid(padding=(0, 2), expand=True)
+        of_all = Table.grid(padding=(0, 2))
         for _ in range(4):
             of_all.add_column(no_wrap=True)
         bar = ProgressBar(max(1, self.total), self.done, width=20)
@@ -228,9 +229,17 @@ class LogHandler(LogHandlerBase):
         if self.is_interrupted:
             self.say(f"Interrupted: {done}. {GO_ON}", "yellow")
         elif self.failed:
-            self.say(f"{len(self.failed)} failed, {done}. {GO_ON}", "red")
+            self.say(f"{len(self.failed)} failed, {done}. Mend the cause. {GO_ON}", "red")
         self.is_interrupted, self.failed = False, []
         super().close()
+
+
+def interrupts_in_one_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Ctrl-C before the first step ends Snakemake by an exception that it does not catch."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("Interrupted before any step has begun.", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def in_words(wildcards: dict[str, Any]) -> list[str]:
@@ -244,8 +253,8 @@ def in_short(reason: str) -> str:
     for part in reason.split("; "):
         what, _, files = part.partition(": ")
         n = len(files.split(", "))
-        known = "files" in what and files
-        parts.append(f"{what} ({n})" if known and n > 1 else f"{what}: {files}" if known else what)
+        named = f" ({n})" if n > 1 else f": {files}"
+        parts.append(what + named if "files" in what and files else what)
     return ", ".join(parts).lower()
 
 
