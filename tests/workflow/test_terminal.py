@@ -121,6 +121,7 @@ def test_a_watched_run_has_one_table_of_its_running_steps(start, tmp_path):
     (tmp_path / "bad.go").touch()
     status, lines = run.end()
     assert status == 0
+    assert re.search(r"2 of 2 steps are done, in \d:\d\d$", lines[-1]), run.text
     assert any(line.endswith("last: step good") for line in lines), run.text
     assert not NOISE.search(run.text)
 
@@ -129,6 +130,15 @@ def test_a_step_that_answers_has_the_terminal_for_itself(start):
     status, lines = start("true", "answer", terminal=True).end()
     assert status == 0
     assert lines == ["line 1", "line 2", "line 3"]
+
+
+def test_a_step_that_succeeds_when_it_is_tried_again_has_not_failed(start):
+    once = "mkdir {wildcards.name}.tried || exit 0; false"
+    words = ["good/record.json", "--retries", "1"]
+    status, lines = start(f"({once}); touch {{output}}", *words, terminal=False).end()
+    assert status == 0
+    assert sum(line.startswith("step good failed: ") for line in lines) == 1
+    assert re.search(r"^1 of 1 steps are done, in \d:\d\d$", lines[-1]), lines
 
 
 def test_an_interrupted_run_ends_with_how_to_go_on(start):

@@ -84,7 +84,8 @@ class LogHandler(LogHandlerBase):
         self.running: dict[int, Step] = {}
         self.last = ""  # what was done last
         self.ends: list[str] = []  # how commands failed, in Snakemake's words
-        self.failed: list[str] = []
+        self.failed: set[str] = set()
+        self.wanted: list[str] = []  # the files that were asked for by a name
         self.is_interrupted = False
         self.targets: list[str] = []  # that can be asked for
         sys.excepthook = interrupts_in_one_line
@@ -145,14 +146,18 @@ class LogHandler(LogHandlerBase):
             if self.wants(record):
                 self.say(f"{name}: {in_short(record.reason)}")
             return
+        self.wanted += record.input if step.is_target else []
         self.running[record.jobid] = step
         self.show()
         self.note(record, step, f"begun        {name}: {', '.join(record.log)}")
 
     def on_job_finished(self, record: LogRecord) -> None:
         self.done += 1
-        step = self.running.pop(record.job_id)
+        step = self.running.pop(record.job_id, None)
+        if not step:  # by --touch
+            return
         self.last = self.last if step.is_target else step.name
+        self.failed.discard(step.name)  # it was tried again
         self.show()
         self.note(record, step, f"{self.done:3} of {self.total:3}   {step.name}: {step.seconds()}")
 
@@ -176,7 +181,7 @@ class LogHandler(LogHandlerBase):
             step, how = self.steps[record.jobid], how.removeprefix("non-zero exit status 1")
             last = last.removeprefix(f"{record.rule_name}: ") or "its log is empty"
             said = f"{how}, after the last line of its log: {last}" if how else last
-            self.failed.append(step.name)
+            self.failed.add(step.name)
             logs = "" if step.speaks else f" ({', '.join(record.log)})"
             self.say(f"{step.name} failed: {said}{logs}", "red")
 
@@ -189,7 +194,7 @@ class LogHandler(LogHandlerBase):
         wanted &= not any(step.speaks for step in self.running.values())
         if wanted and not self.live:
             self.live = Live(
-                get_renderable=self.display, console=self.console, refresh_per_second=2,
+                get_renderable=self.display, console=self.console, refresh_per_second=1,
                 transient=True, redirect_stdout=False,
             )  # fmt: skip
             self.live.start(refresh=True)
@@ -230,7 +235,11 @@ class LogHandler(LogHandlerBase):
             self.say(f"Interrupted: {done}. {GO_ON}", "yellow")
         elif self.failed:
             self.say(f"{len(self.failed)} failed, {done}. Mend the cause. {GO_ON}", "red")
-        self.is_interrupted, self.failed = False, []
+        elif self.done == self.total and not all(step.speaks for step in self.steps.values()):
+            folder = os.path.commonpath(self.wanted) if self.wanted else ""
+            took = progress.clock(time.time() - self.begun)
+            self.say(f"{done}, in {took}{folder and f': {folder}'}", "green")
+        self.is_interrupted, self.failed, self.steps = False, set(), {}
         super().close()
 
 
