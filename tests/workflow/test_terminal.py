@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from helpers import ROOT, environment
 
 SLURM = ROOT / "workflow/profiles/slurm"
 SECONDS = 240  # until a Snakemake on a busy machine has got anywhere
-NOISE = re.compile(r"Exception|CalledProcessError|Traceback|message:|shell:|exit status|jobid")
+NOISE = re.compile(r"Exception|CalledProcessError|Traceback|message:|shell:|jobid")
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 STEPS = """
 rule all:
-    input: "good/record.json", "bad/record.json", "killed/record.json"
+    input: expand("{name}/record.json", name=["good", "bad", "killed", "odd"])
 rule step:
     output: "{name}/record.json"
     log: "logs/{name}.log"
@@ -31,10 +32,16 @@ rule answer:
 """
 THREE_ENDS = (
     "echo 2026-01-01 begun; case {wildcards.name} in bad) echo step: no such thing; exit 1;;"
-    " killed) kill -9 $$;; esac; touch {output}"
+    " killed) kill -9 $$;; odd) exit 137;; esac; touch {output}"
 )
 WAITING = "until [ -e {wildcards.name}.go ]; do sleep 0.1; done; touch {output}"
 TOLD = {"at": "epoch 3 of 7", "loss": 1.25, "seconds_left": 72.4}
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 class Run:
@@ -66,9 +73,7 @@ class Run:
             self.text += CODES.sub("", said.decode())
 
     def wait_for(self, text: str) -> None:
-        end = time.monotonic() + SECONDS
-        while text not in self.text and time.monotonic() < end and self.reader.is_alive():
-            time.sleep(0.05)
+        wait_until(lambda: text in self.text or not self.reader.is_alive())
         assert text in self.text, self.text
 
     def end(self) -> tuple[int, list[str]]:
@@ -100,13 +105,13 @@ def test_where_nobody_watches_a_line_tells_of_each_step_and_of_each_failure(star
     assert not NOISE.search(said), said
     assert max(map(len, lines)) < 200
     assert re.search(r"^\d\d:\d\d:\d\d +begun +step good: logs/good.log$", said, re.M), said
-    assert re.search(r"^\d\d:\d\d:\d\d +1 of +4 +step good: 0:\d\d$", said, re.M), said
+    assert re.search(r"^\d\d:\d\d:\d\d +1 of +5 +step good: 0:\d\d$", said, re.M), said
     assert "step bad failed: no such thing (logs/bad.log)" in lines
     killed = next(line for line in lines if line.startswith("step killed failed: "))
-    assert re.search(
-        r"SIGKILL.*after the last line of its log: .*begun \(logs/killed.log\)", killed
-    )
-    assert lines[-1].startswith("2 failed, 1 of 4 steps are done.")
+    assert "SIGKILL; the last line of its log is: 2026-01-01 begun (logs/killed.log)" in killed
+    odd = next(line for line in lines if line.startswith("step odd failed: "))
+    assert "exit status 137; the last line of its log is: 2026-01-01 begun" in odd
+    assert lines[-1].startswith("3 failed, 1 of 5 steps are done.")
     assert "The same command goes on" in lines[-1]
 
 
@@ -141,14 +146,14 @@ def test_a_step_that_succeeds_when_it_is_tried_again_has_not_failed(start):
     assert re.search(r"^1 of 1 steps are done, in \d:\d\d$", lines[-1]), lines
 
 
-def test_an_interrupted_run_ends_with_how_to_go_on(start):
-    run = start("sleep 600", terminal=True)
-    run.wait_for("0 of 4 steps")
+def test_an_interrupted_run_ends_with_how_to_go_on(start, tmp_path):
+    run = start("touch {wildcards.name}.begun; sleep 600", terminal=True)
+    wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 2)  # one a core
     os.killpg(run.process.pid, signal.SIGINT)
     status, lines = run.end()
     assert status == 1
     assert not NOISE.search(run.text), run.text
-    expected = "Interrupted: 0 of 4 steps are done. The same command goes on from there."
+    expected = "Interrupted: 0 of 5 steps are done. The same command goes on from there."
     assert lines[-1].endswith(expected)
     assert "failed" not in run.text
 
@@ -160,7 +165,7 @@ def test_a_dry_run_lists_a_step_a_line_with_its_reason(start, quiet):
     assert status == 0
     reason = "missing output files: killed/record.json"
     assert lines.count(f"step killed: {reason}") == (not quiet)
-    assert re.search(r"^total +4$", "\n".join(lines), re.M)
+    assert re.search(r"^total +5$", "\n".join(lines), re.M)
 
 
 @pytest.mark.parametrize(

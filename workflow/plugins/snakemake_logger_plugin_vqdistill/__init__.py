@@ -33,9 +33,11 @@ HIDDEN = re.compile(
     r"|Shutting down|Terminating processes|Removing output files of failed job"
     r"|Exiting because a job execution failed|(WorkflowError:\s+)?At least one job did not complete"
 )
-FAILED_COMMAND = re.compile(r"CalledProcessError.* (?:returned|died with) (.*)\.", re.DOTALL)
+FAILED_COMMAND = re.compile(
+    r"CalledProcessError.* (?:returned non-zero|died with <Signals\.)(.*?)(?:: \d+>)?\.$", re.DOTALL
+)
 NO_RULE = re.compile(r"No rule to produce (.*) \(if you use")
-INTERRUPTED = re.compile(r"interrupted|KeyboardInterrupt|SIGINT")
+INTERRUPTED = re.compile(r": interrupted;|KeyboardInterrupt|SIGINT")
 GO_ON = "The same command goes on from there."
 
 
@@ -55,9 +57,11 @@ class Step:
 
     def told(self) -> list[str]:
         """How far it says it is, in words."""
-        records = [path for path in map(Path, self.outputs) if path.name == "record.json"]
-        path = records[0].with_name(progress.FILE) if records else Path()
-        return progress.words(progress.read(path, self.begun))
+        told: dict[str, Any] = {}
+        for path in map(Path, self.outputs):
+            if path.name == "record.json":
+                told = progress.read(path.with_name(progress.FILE), self.begun)
+        return progress.words(told)
 
 
 class LogHandler(LogHandlerBase):
@@ -133,8 +137,8 @@ class LogHandler(LogHandlerBase):
             self.say(record.getMessage())
 
     def on_shellcmd(self, record: LogRecord) -> None:
-        if self.wants(record) and record.shellcmd:
-            self.say(record.shellcmd)
+        if self.wants(record) and (command := getattr(record, "shellcmd", None)):
+            self.say(command)
 
     def on_job_info(self, record: LogRecord) -> None:
         command = record.shellcmd or ""
@@ -174,16 +178,16 @@ class LogHandler(LogHandlerBase):
         self.show()
         command, last = record.shellcmd or "", last_line(record.log)
         end = next((e for e in reversed(self.ends) if command in e), "")
-        how = FAILED_COMMAND.search(end)[1] if end else (record.rule_msg or "").partition("\n")[0]
-        if INTERRUPTED.search(f"{last} {how}"):
+        how = FAILED_COMMAND.search(end)[1].strip() if end else (record.rule_msg or "")
+        if not record.rule_msg and INTERRUPTED.search(f"{last} {how}"):
             self.is_interrupted = True
         elif not (record.indent and (not last or " done in " in last)):  # others of a group did
-            step, how = self.steps[record.jobid], how.removeprefix("non-zero exit status 1")
-            last = last.removeprefix(f"{record.rule_name}: ") or "its log is empty"
-            said = f"{how}, after the last line of its log: {last}" if how else last
+            step, last = self.steps[record.jobid], last.removeprefix(f"{record.rule_name}: ")
+            if how not in ("", "exit status 1"):  # it did not end by what it said itself
+                last = f"{how.partition(chr(10))[0]}; the last line of its log is: {last}"
             self.failed.add(step.name)
             logs = "" if step.speaks else f" ({', '.join(record.log)})"
-            self.say(f"{step.name} failed: {said}{logs}", "red")
+            self.say(f"{step.name} failed: {last}{logs}", "red")
 
     def on_group_error(self, record: LogRecord) -> None:
         self.say(f"{record.getMessage()} ({', '.join(record.aux_logs)})", "red")
@@ -231,10 +235,10 @@ class LogHandler(LogHandlerBase):
         self.running.clear()
         self.show()
         done, self.is_watched = f"{self.done} of {self.total} steps are done", False
-        if self.is_interrupted:
-            self.say(f"Interrupted: {done}. {GO_ON}", "yellow")
-        elif self.failed:
+        if self.failed:
             self.say(f"{len(self.failed)} failed, {done}. Mend the cause. {GO_ON}", "red")
+        elif self.is_interrupted and self.done < self.total:
+            self.say(f"Interrupted: {done}. {GO_ON}", "yellow")
         elif self.done == self.total and not all(step.speaks for step in self.steps.values()):
             folder = os.path.commonpath(self.wanted) if self.wanted else ""
             took = progress.clock(time.time() - self.begun)
@@ -246,7 +250,7 @@ class LogHandler(LogHandlerBase):
 def interrupts_in_one_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Ctrl-C before the first step ends Snakemake by an exception that it does not catch."""
     if issubclass(kind, KeyboardInterrupt):
-        print("Interrupted before any step has begun.", file=sys.stderr)
+        print(f"Interrupted. {GO_ON}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
