@@ -99,7 +99,7 @@ class Teller:
             with suppress(OSError), replacing(self.path) as temporary:
                 temporary.write_text(json.dumps(told), encoding="utf-8")
         if sys.stderr.isatty():
-            print("\x1b[K", "  ".join(filter(None, words(told))), end="\r", file=sys.stderr)
+            print("\x1b[K" + "  ".join(filter(None, words(told))), end="\r", file=sys.stderr)
 
     def position(self, now: float) -> dict[str, Any]:
         """Where the outermost loop is, and the seconds that its rest takes."""

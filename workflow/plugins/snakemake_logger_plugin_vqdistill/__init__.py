@@ -184,7 +184,8 @@ class LogHandler(LogHandlerBase):
         elif not (record.indent and (not last or " done in " in last)):  # others of a group did
             step, last = self.steps[record.jobid], last.removeprefix(f"{record.rule_name}: ")
             if how not in ("", "exit status 1"):  # it did not end by what it said itself
-                last = f"{how.partition(chr(10))[0]}; the last line of its log is: {last}"
+                how = re.split(r"\.\s|\n", how)[0]
+                last = f"{how}; the last line of its log is: {last}"
             self.failed.add(step.name)
             logs = "" if step.speaks else f" ({', '.join(record.log)})"
             self.say(f"{step.name} failed: {last}{logs}", "red")
