@@ -1,6 +1,7 @@
 """What a person sees of a run, on a terminal and elsewhere, whether it goes well or not."""
 
 import json
+import logging
 import os
 import pty
 import re
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, environment
+from snakemake.settings.types import OutputSettings
+from snakemake_logger_plugin_vqdistill import LogHandler
 
 SLURM = ROOT / "workflow/profiles/slurm"
 SECONDS = 240  # until a Snakemake on a busy machine has got anywhere
@@ -98,6 +101,11 @@ def start(tmp_path):
             os.killpg(run.process.pid, signal.SIGKILL)
 
 
+def log(handler: LogHandler, event: str, msg: str = "", **facts) -> None:
+    """What Snakemake would log."""
+    handler.emit(logging.makeLogRecord({"event": event, "msg": msg, **facts}))
+
+
 def test_where_nobody_watches_a_line_tells_of_each_step_and_of_each_failure(start):
     status, lines = start(THREE_ENDS, "--keep-going", terminal=False).end()
     said = "\n".join(lines)
@@ -156,6 +164,34 @@ def test_an_interrupted_run_ends_with_how_to_go_on(start, tmp_path):
     expected = "Interrupted: 0 of 5 steps are done. The same command goes on from there."
     assert lines[-1].endswith(expected)
     assert "failed" not in run.text
+
+
+def test_failures_on_a_cluster_have_the_word_of_the_scheduler(tmp_path, monkeypatch, capsys):
+    """As the executor logs them: a job, and a group of which one job failed."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    handler = LogHandler(OutputSettings(), None)
+    logs = {"first": "begun", "second": "all done in 3 s", "third": "rule: no such thing"}
+    for number, (name, text) in enumerate(logs.items()):
+        (tmp_path / name).write_text(f"{text}\n")
+        log(handler, "run_info", stats={"total": 4})
+        facts = {"jobid": number, "rule_name": "rule", "log": [str(tmp_path / name)]}
+        facts |= {"shellcmd": f"run {name}", "wildcards": {"name": name}, "output": [], "input": []}
+        log(handler, "job_info", **facts)
+        state = "OUT_OF_MEMORY" if name == "first" else "FAILED"
+        said = f"SLURM-job '7' failed, SLURM status is: '{state}'. For further error details see"
+        log(handler, "job_error", **facts, rule_msg=said, indent=name != "first")
+    failed = [line for line in capsys.readouterr().err.splitlines() if " failed: " in line]
+    end = "SLURM-job '7' failed, SLURM status is: '{}'; the last line of its log is: {} ({})"
+    assert failed == [
+        "rule first failed: " + end.format("OUT_OF_MEMORY", "begun", tmp_path / "first"),
+        "rule third failed: " + end.format("FAILED", "no such thing", tmp_path / "third"),
+    ]
+    log(handler, "group_error", msg="Error in group g", aux_logs=["slurm.log"])
+    assert capsys.readouterr().err == "Error in group g (slurm.log)\n"
+    handler.close()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("2 failed, 0 of 4 steps are done.")
+    handler.close()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("quiet", [False, True])
