@@ -113,7 +113,7 @@ def test_where_nobody_watches_a_line_tells_of_each_step_and_of_each_failure(star
     assert not NOISE.search(said), said
     assert max(map(len, lines)) < 200
     assert re.search(r"^\d\d:\d\d:\d\d +begun +step good: logs/good.log$", said, re.M), said
-    assert re.search(r"^\d\d:\d\d:\d\d +1 of +5 +step good: 0:\d\d$", said, re.M), said
+    assert re.search(r"^\d\d:\d\d:\d\d +1 of 5 +step good: 0:\d\d$", said, re.M), said
     assert "step bad failed: no such thing (logs/bad.log)" in lines
     killed = next(line for line in lines if line.startswith("step killed failed: "))
     assert "SIGKILL; the last line of its log is: 2026-01-01 begun (logs/killed.log)" in killed

@@ -153,7 +153,7 @@ class LogHandler(LogHandlerBase):
         self.wanted += record.input if step.is_target else []
         self.running[record.jobid] = step
         self.show()
-        self.note(record, step, f"begun        {name}: {', '.join(record.log)}")
+        self.note(record, step, "begun", f"{name}: {', '.join(record.log)}")
 
     def on_job_finished(self, record: LogRecord) -> None:
         self.done += 1
@@ -163,12 +163,12 @@ class LogHandler(LogHandlerBase):
         self.last = self.last if step.is_target else step.name
         self.failed.discard(step.name)  # it was tried again
         self.show()
-        self.note(record, step, f"{self.done:3} of {self.total:3}   {step.name}: {step.seconds()}")
+        self.note(record, step, f"{self.done} of {self.total}", f"{step.name}: {step.seconds()}")
 
-    def note(self, record: LogRecord, step: Step, message: str) -> None:
+    def note(self, record: LogRecord, step: Step, what: str, message: str) -> None:
         """A line where nobody watches the display."""
         if not (self.is_watched or step.is_target or step.speaks) and self.wants(record):
-            self.say(f"{time.strftime('%H:%M:%S')}  {message}")
+            self.say(f"{time.strftime('%H:%M:%S')}  {what:10}  {message}")
 
     def on_progress(self, record: LogRecord) -> None:
         self.done, self.total = record.done, record.total
@@ -236,7 +236,9 @@ class LogHandler(LogHandlerBase):
         self.running.clear()
         self.show()
         done, self.is_watched = f"{self.done} of {self.total} steps are done", False
-        if self.failed:
+        if self.filter_of_options.quiet:
+            pass  # Snakemake does not tell how many are done
+        elif self.failed:
             self.say(f"{len(self.failed)} failed, {done}. Mend the cause. {GO_ON}", "red")
         elif self.is_interrupted and self.done < self.total:
             self.say(f"Interrupted: {done}. {GO_ON}", "yellow")
