@@ -21,8 +21,7 @@ from tiny_experiment import (
     without_outputs,
 )
 
-from vqdistill import files
-from vqdistill.training import loop as training
+from vqdistill import files, progress
 
 TRAINED = ["vqvae-2x2-K4", "prior-2x2-K4", "cm", "einet-2", "gmm-3", "classifier"]
 OTHERS = {  # the write in which each is killed
@@ -42,19 +41,19 @@ class AtBatch:
         self.kind, self.epochs = kind, 0
 
     def __call__(self) -> None:
-        enter, step = training.Bar.__enter__, training.Bar.step
+        begin, advance = progress.Loop.__init__, progress.Loop.advance
 
-        def counted(bar):
-            self.epochs += 1
-            return enter(bar)
+        def counted(loop, what, *rest):
+            self.epochs += what == "batch"
+            begin(loop, what, *rest)
 
-        def stopped(bar, loss):
-            if self.epochs == 3:
+        def stopped(loop, *n, **values):
+            if loop.what == "batch" and self.epochs == 3:
                 self.epochs = 0  # once
                 os.kill(os.getpid(), self.kind)
-            step(bar, loss)
+            advance(loop, *n, **values)
 
-        training.Bar.__enter__, training.Bar.step = counted, stopped
+        progress.Loop.__init__, progress.Loop.advance = counted, stopped
 
 
 class AtWrite:
@@ -67,7 +66,7 @@ class AtWrite:
         original = Path.replace
 
         def replace(path, target):
-            self.left -= 1
+            self.left -= Path(target).name != progress.FILE  # which comes as time goes by
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return original(path, target)

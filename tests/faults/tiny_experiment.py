@@ -104,11 +104,11 @@ def hidden(folder: Path) -> list[Path]:
 
 
 def snakemake(folder: Path, *arguments: str | Path) -> list[str]:
-    """The command line of Snakemake for the tiny experiment in `folder`."""
+    """The command line of Snakemake for the tiny experiment in `folder`, with its own messages."""
     path = folder / "tiny.json"
     path.write_text(json.dumps(CONFIG))
     common = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--cores", "1", "--nocolor"]
-    words = [sys.executable, "-m", "snakemake", *arguments, *common]
+    words = [sys.executable, "-m", "snakemake", *arguments, "--workflow-profile", "none", *common]
     return [str(word) for word in (*words, "--configfile", ROOT / "config.yaml", path)]
 
 

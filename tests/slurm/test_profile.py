@@ -16,7 +16,8 @@ COMPUTING |= {"evaluate_teacher", "evaluate_baseline"}
 
 def planned(folder: Path, *arguments: str) -> list[tuple[str, dict[str, str]]]:
     """(rule, resources) of each job of a dry run of the quick preset."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nocolor", "--directory", folder]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--verbose", "--nocolor"]
+    command += ["--directory", folder]
     files = ["--configfile", ROOT / "config.yaml", ROOT / "workflow/presets/quick.yaml"]
     said = subprocess.run(
         [*command, *arguments, *files], cwd=ROOT, capture_output=True, text=True, check=True

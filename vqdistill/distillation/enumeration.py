@@ -1,9 +1,12 @@
 """All K^(HW) latents of a grid with log p(z|c), streamed through the tree of prefixes."""
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from vqdistill import progress
 
 ENUMERABLE = 2**20  # latents up to which selections hold all of them
 PREFIXES_AT_ONCE = 2**11  # that are extended at once, counted once a class
@@ -18,7 +21,11 @@ def enumerate_latents(prior, at_once: int = PREFIXES_AT_ONCE) -> Iterator[tuple[
     """
     classes = torch.arange(prior.n_classes, device=prior.device)
     totals = torch.zeros(1, prior.n_classes, dtype=torch.float64, device=prior.device)
-    yield from expand(prior, prior.begin(classes), totals, max(1, at_once // prior.n_classes))
+    width = max(1, at_once // prior.n_classes)
+    with progress.loop("latent", prior.codebook_size ** math.prod(prior.grid)) as latents:
+        for codes, log_prob_by_class in expand(prior, prior.begin(classes), totals, width):
+            yield codes, log_prob_by_class
+            latents.advance(len(codes))
 
 
 def expand(prior, prefixes, totals: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqdistill import progress
 from vqdistill.data import Images
 from vqdistill.evaluation.density import density_rows
 from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
@@ -54,7 +55,8 @@ def evaluate(
     test = images.evaluated["test"]
     hidden = torch.stack([*hidden_masks(images.shape, test.device).values()])
     examples = test[first_of_each_class(images.labels["test"])]
-    for models in circuits:
+    sizes = [max(1, models.largest) for models in circuits]
+    for models in progress.track(circuits, "component", sizes):
         wanted = {0, *n_components, largest[models.method]}
         joint, marginals = joint_and_marginals(models, test, ~hidden, wanted)
         result.test.append(joint)

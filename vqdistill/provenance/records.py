@@ -48,7 +48,7 @@ def code_version(*modules: str) -> str:
     breaks change nothing.
     """
     files = sorted(_closure(modules))
-    trees = [f"{path.relative_to(PACKAGE).as_posix()}\n{ast.dump(_tree(path))}" for path in files]
+    trees = [f"{path.relative_to(PACKAGE).as_posix()}\n{_dump(path)}" for path in files]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
 
 
@@ -66,6 +66,11 @@ def _closure(modules: tuple[str, ...]) -> set[Path]:
 @cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _dump(path: Path) -> str:
+    return ast.dump(_tree(path))
 
 
 @cache

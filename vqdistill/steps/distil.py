@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import torch
 
+from vqdistill import progress
 from vqdistill.distillation import EXACT_METHOD, load_method
 from vqdistill.distillation.exm import log_prior_of_all
 from vqdistill.distillation.selection import check_selection, n_latents
@@ -51,7 +52,8 @@ def select(
         return {"log_prob": log_prob}, [_cost(n_latents(prior), prior.evaluations - before, 0)]
     method, sizes = load_method(name), sorted(job.settings.n_components)
     arrays, costs = {}, []
-    for n in sizes[-1:] if method.PREFIXES_ARE_MODELS else sizes:
+    sizes = sizes[-1:] if method.PREFIXES_ARE_MODELS else sizes
+    for n in progress.track(sizes, f"{name}: latent", sizes):
         noise = generator(job.seed, f"selection {name} {n}", prior.device)
         selection = method.select(prior, n, noise, training_codes)
         check_selection(selection, prior, n, f"{name}: ")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqdistill import progress
 from vqdistill.errors import InputError, TrainingError
 from vqdistill.files import write_arrays, write_json, write_rows, write_tensors
 from vqdistill.provenance.records import Stopwatch, commit, environment, file_digest, sealed
@@ -125,7 +126,10 @@ def run(
              for words in (reads, writes)]  # fmt: skip
     try:
         values["settings"] = parsed(settings, values["settings"], "--settings")
-        step(Job(step.__name__, *files, stopwatch=stopwatch, **values))
+        job = Job(step.__name__, *files, stopwatch=stopwatch, **values)
+        beside = job["record"].with_name(progress.FILE) if "record" in job.writes else None
+        with progress.telling(beside):
+            step(job)
         log.info("done in %(wall_seconds)s s, at most %(peak_memory_mb)s MB", stopwatch.cost())
         end_at_once()
     except (InputError, TrainingError, OSError) as error:

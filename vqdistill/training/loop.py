@@ -2,16 +2,16 @@
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import length_hint
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
-from tqdm import tqdm
 
+from vqdistill import progress
 from vqdistill.errors import InputError, TrainingError
 from vqdistill.files import read_tensors, write_tensors
 from vqdistill.settings import Training
@@ -22,7 +22,10 @@ Progress = Callable[[Tensor], None]
 
 
 class Trainer(Protocol):
-    """What is trained: it knows how to take an epoch, how to validate, and what its state is."""
+    """What is trained: it knows how to take an epoch, how to validate, and what its state is.
+
+    Where it has `batches` with a length, the time left is known within its first epoch.
+    """
 
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         """One pass over the training data; means over the epoch, 'loss' among them."""
@@ -66,14 +69,16 @@ def fit(trainer: Trainer, training: Training, checkpoint: Path, key: str) -> Fit
     owner removes it when the results are written. Raises TrainingError where a loss is not finite.
     """
     history, best = _resume(trainer, checkpoint, key)
-    while not (stopped_by := _stopped_by(history, training)):
-        epoch = len(history) + 1
-        history.append(_one_epoch(trainer, epoch, training, history))
-        if best_epoch(history, training.min_improvement) == epoch:
-            best = {name: tensor.detach().clone() for name, tensor in trainer.weights().items()}
-        tensors = {f"state/{name}": tensor for name, tensor in trainer.state().items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-        write_tensors(checkpoint, tensors, {"key": key, "history": history})
+    with progress.loop("epoch", training.max_epochs, done=len(history)) as epochs:
+        while not (stopped_by := _stopped_by(history, training)):
+            epoch = len(history) + 1
+            history.append(_one_epoch(trainer, epoch, training, history))
+            if best_epoch(history, training.min_improvement) == epoch:
+                best = {name: tensor.detach().clone() for name, tensor in trainer.weights().items()}
+            tensors = {f"state/{name}": tensor for name, tensor in trainer.state().items()}
+            tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+            write_tensors(checkpoint, tensors, {"key": key, "history": history})
+            epochs.advance(loss=history[-1]["train_loss"])
     epoch = best_epoch(history, training.min_improvement)
     log.info("stopped by %s after epoch %d; best epoch %d", stopped_by, len(history), epoch)
     return Fitted(best, history, epoch, history[epoch - 1]["validation_loss"], stopped_by)
@@ -118,17 +123,21 @@ def _resume(trainer: Trainer, checkpoint: Path, key: str) -> tuple[list, dict[st
 
 
 def _one_epoch(trainer: Trainer, epoch: int, training: Training, history: list) -> dict[str, float]:
-    started = time.perf_counter()
-    with Bar(f"epoch {epoch}/{training.max_epochs}") as bar:
-        means = {"train": trainer.train_epoch(bar.step)}
-    means["validation"] = trainer.validate()
+    started, losses = time.perf_counter(), []
+    with progress.loop("batch", length_hint(getattr(trainer, "batches", None), 0)) as batches:
+
+        def step(loss: Tensor) -> None:
+            losses.append(loss)
+            batches.advance(loss=loss)
+
+        means = {"train": trainer.train_epoch(step), "validation": trainer.validate()}
     row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
     row |= {f"{part}_{name}": v for part, values in means.items() for name, v in values.items()}
     for name in ("train_loss", "validation_loss"):
         if not math.isfinite(row[name]):
             best = f", the best {best_epoch(history, training.min_improvement)}" if history else ""
             raise TrainingError(
-                f"{name.replace('_', ' ')} is {row[name]} in epoch {epoch}{bar.first_bad()};"
+                f"{name.replace('_', ' ')} is {row[name]} in epoch {epoch}{_first_bad(losses)};"
                 f" the last good epoch is {epoch - 1 or 'none'}{best};"
                 " lower the learning rate or look at the data"
             )
@@ -139,25 +148,7 @@ def _one_epoch(trainer: Trainer, epoch: int, training: Training, history: list) 
     return row
 
 
-class Bar:
-    """A progress bar with the current loss where a person watches, and nothing in a log."""
-
-    def __init__(self, title: str) -> None:
-        self.bar = tqdm(desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty())
-        self.losses: list[Tensor] = []
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def step(self, loss: Tensor) -> None:
-        self.losses.append(loss)
-        if not self.bar.disable and self.bar.update():
-            self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-
-    def first_bad(self) -> str:
-        """Where the loss of a batch was not finite for the first time, if it was."""
-        bad = [n for n, loss in enumerate(self.losses, 1) if not loss.isfinite()]
-        return f", step {bad[0]} of {len(self.losses)}" if bad else ""
+def _first_bad(losses: list[Tensor]) -> str:
+    """Where the loss of a batch was not finite for the first time, if it was."""
+    bad = [n for n, loss in enumerate(losses, 1) if not loss.isfinite()]
+    return f", step {bad[0]} of {len(losses)}" if bad else ""

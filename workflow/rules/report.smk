@@ -193,3 +193,8 @@ rule compare:
     shell:
         "python -m vqdistill.steps.compare_reference {params.files} {params.values}"
         " 2>&1 | tee {log}"
+
+
+# The names that can be asked for, in Snakemake's log: a misspelt one can be told what it is near to.
+TARGETS = ["all", *(rule.name for rule in workflow.rules if not rule.has_wildcards())]
+logger.info(None, extra={"event": "targets", "targets": [*TARGETS, *TABLES, *FIGURES]})
