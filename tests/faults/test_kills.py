@@ -113,6 +113,7 @@ def test_a_step_leaves_within_its_period_of_grace(commands, folder, log, name):
     without_outputs(command, folder)
     process = start(command, folder, log)
     wait_for(lambda: log.read_text().count("\n") > 2, process)
+    wait_for(lambda: [*folder.rglob(progress.FILE)], process)  # it says how far it is
     process.terminate()
     sent = time.monotonic()
     process.join()
@@ -120,7 +121,7 @@ def test_a_step_leaves_within_its_period_of_grace(commands, folder, log, name):
     assert process.exitcode == 1
     assert one_line(log).startswith(f"{name}: interrupted")
     assert not files_of(folder, command.outputs())
-    assert not hidden(folder)
+    assert not [*hidden(folder), *folder.rglob(progress.FILE)]
 
 
 @pytest.mark.parametrize("name", OTHERS)
