@@ -226,3 +226,17 @@ def test_an_unknown_target_is_told_what_it_is_near_to(tmp_path, profile, target,
     assert f"did you mean {meant}?" in line
     assert "all, prepare_data, " in line
     assert not NOISE.search(done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("path", ["nope.yaml", "."])
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path, path):
+    """Snakemake reads it before it looks at any Snakefile."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--snakefile", ROOT / "Snakefile",
+         "--configfile", path],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"--configfile {path}: " in done.stdout.splitlines()[-1]
+    assert not NOISE.search(done.stdout), done.stdout

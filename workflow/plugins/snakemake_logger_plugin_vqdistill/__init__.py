@@ -37,6 +37,7 @@ FAILED_COMMAND = re.compile(
     r"CalledProcessError.* (?:returned non-zero|died with <Signals\.)(.*?)(?:: \d+>)?\.$", re.DOTALL
 )
 NO_RULE = re.compile(r"No rule to produce (.*) \(if you use")
+UNREADABLE = re.compile(r"_load_configfile.*\[Errno \d+\] (.*): (.*)", re.DOTALL)
 INTERRUPTED = re.compile(r": interrupted;|KeyboardInterrupt|SIGINT")
 GO_ON = "The same command goes on from there."
 
@@ -128,6 +129,10 @@ class LogHandler(LogHandlerBase):
             self.ends.append(message)  # on_job_error tells of it
         elif (missing := NO_RULE.search(message)) and self.targets:
             self.say(unknown_target(missing[1], self.targets), "red")
+        elif unreadable := UNREADABLE.search(message):
+            reason, path = unreadable[1].lower(), unreadable[2].strip().strip("'")
+            example = "such as workflow/presets/quick.yaml"
+            self.say(f"--configfile {path}: {reason}; expected a YAML file, {example}", "red")
         else:
             self.on_message(record)
 
