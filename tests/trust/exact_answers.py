@@ -34,10 +34,9 @@ from vqdistill import settings
 from vqdistill.baselines import continuous_mixture, einet, gmm
 from vqdistill.circuits.mixture import DecodedComponents, Mixture, StreamedMixture
 from vqdistill.circuits.spflow import to_spflow
-from vqdistill.distillation import dmbs, dmrs
+from vqdistill.distillation import dmbs, dmrs, mixtures
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.distillation.exm import log_prior_of_all
-from vqdistill.distillation.mixtures import distilled_mixture, exact_mixture
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
 
@@ -201,18 +200,18 @@ def exact_model_is_the_double_loop() -> float:
     """ExM against Σ_c Σ_z p(c) p(z|c) p(x|z), in nats."""
     vqvae, prior, x = teacher()
     expected = double_loop(vqvae, joint_of(prior), every_latent(prior.codebook_size, prior.grid), x)
-    return largest(exact_mixture(vqvae, log_prior_of_all(prior)).log_prob(x), expected)
+    return largest(mixtures.exact_mixture(vqvae, log_prior_of_all(prior)).log_prob(x), expected)
 
 
 @guarantee(1e-8)
 def all_latents_with_prior_weights_are_the_exact_model() -> float:
     """Footnote 1 of the paper: all 81 latents, in the order of their selection."""
     vqvae, prior, x = teacher()
-    exact = exact_mixture(vqvae, log_prior_of_all(prior)).log_prob(x)
+    exact = mixtures.exact_mixture(vqvae, log_prior_of_all(prior)).log_prob(x)
     deviations = []
     for method in (dmrs, dmbs):
         chosen = method.select(prior, 81, seeded())
-        distilled = distilled_mixture(vqvae, chosen.codes, chosen.log_prob.log_softmax(0))
+        distilled = mixtures.distilled_mixture(vqvae, chosen.codes, chosen.log_prob.log_softmax(0))
         deviations.append(largest(distilled.log_prob(x), exact))
     return worst(*deviations)
 
@@ -222,11 +221,11 @@ def uniform_weights_are_equation_2() -> float:
     """1/N Σ_n p(x|z_n), for the exact model's latents and for a selection."""
     vqvae, prior, x = teacher()
     codes = every_latent(prior.codebook_size, prior.grid)
-    exact = exact_mixture(vqvae, log_prior_of_all(prior), uniform=True).log_prob(x)
+    exact = mixtures.exact_mixture(vqvae, log_prior_of_all(prior), uniform=True).log_prob(x)
     deviation = largest(exact, double_loop(vqvae, uniform(81), codes, x))
     some = dmrs.select(prior, 7, seeded()).codes
     expected = double_loop(vqvae, uniform(7), some, x)
-    return worst(deviation, largest(distilled_mixture(vqvae, some).log_prob(x), expected))
+    return worst(deviation, largest(mixtures.distilled_mixture(vqvae, some).log_prob(x), expected))
 
 
 # selections

@@ -239,7 +239,7 @@ def test_density_has_every_model_and_split_and_no_other(tiny):
 def test_inpainting_has_every_mask_of_the_wanted_sizes(tiny):
     table = tables(tiny)["inpainting"]
     keys = ["method", "grid", "n_components"]
-    models = {("exm", "2x2", 256), ("einet", "-", 0)}
+    models = {("exm", "2x2", 256), ("einet", "-", 0), ("gmm", "-", 0)}
     models |= {("cm", "-", n) for n in (2, 4)}
     models |= {(method, "2x2", n) for method in ("dmrs", "dmbs") for n in (2, 4)}
     names = ("dmrs", "dmbs", "random", "frequent")
@@ -367,19 +367,19 @@ def test_a_run_is_compared_with_its_reference_as_often_as_it_is_asked(repository
 
 def test_a_reference_is_drawn_again_from_what_is_committed(repository, tiny, tmp_path):
     """Its figures and their page, by one command, where nothing but the reference is left."""
-    made, left = tmp_path / "made", tmp_path / "left"
-    shutil.copytree(tiny, made)
-    configs = ("--configfile", repository / "config.yaml", made / "tiny.yaml")
-    snakemake(repository, made, "reference", *configs)
-    reference = Path("results/reference/tiny")
-    shutil.copytree(made / reference, left / reference)
-    shutil.rmtree(left / reference / "figures")
-    (left / reference / "figures.md").unlink()
-    snakemake(repository, left, "redraw", *configs)
-    drawn = sorted(path.name for path in (left / reference / "figures").iterdir())
+    clone, made = shutil.copytree(repository, tmp_path / "clone"), tmp_path / "made"
+    reference = clone / "results/reference/tiny"
+    configs = ("--configfile", clone / "config.yaml", tiny / "tiny.yaml")
+    snakemake(clone, tiny, "reference", *configs)
+    shutil.copytree(reference, made)
+    shutil.rmtree(reference / "figures")
+    (reference / "figures.md").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    snakemake(clone, tmp_path / "elsewhere", "redraw", *configs)
+    drawn = sorted(path.name for path in (reference / "figures").iterdir())
     assert drawn == sorted(f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png"))
     for name in ("figures.md", *(f"figures/{name}" for name in drawn)):
-        assert (left / reference / name).read_bytes() == (made / reference / name).read_bytes()
+        assert (reference / name).read_bytes() == (made / name).read_bytes()
 
 
 def records(folder: Path) -> list[Path]:

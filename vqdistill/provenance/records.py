@@ -110,10 +110,10 @@ def commit() -> dict[str, str]:
     command = ["git", f"--git-dir={clone / '.git'}", f"--work-tree={clone}", "describe"]
     command += ["--always", "--dirty", "--exclude=*", "--abbrev=12"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        said = subprocess.run(command, capture_output=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"commit": said.stdout.strip()}
+    return {"commit": said.stdout.decode().strip()}
 
 
 def file_digest(path: str | Path) -> str:

@@ -7,6 +7,7 @@ Snakemake's own, which it keeps in .snakemake/log/ of every run.
 """
 
 import difflib
+import importlib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ import time
 from dataclasses import dataclass
 from logging import ERROR, WARNING, LogRecord
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -23,8 +25,6 @@ from rich.table import Table
 from rich.text import Text
 from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
 from snakemake_interface_logger_plugins.base import LogHandlerBase
-
-from vqdistill import progress
 
 # Messages of Snakemake that tell a person nothing, or what is told in other words here.
 HIDDEN = re.compile(
@@ -42,6 +42,12 @@ INTERRUPTED = re.compile(r": interrupted;|KeyboardInterrupt|SIGINT")
 GO_ON = "The same command goes on from there."
 
 
+def progress() -> ModuleType:
+    """vqdistill.progress of the clone that the Snakefile lies in: steps begin when it is on the
+    path, and this module is imported before."""
+    return importlib.import_module("vqdistill.progress")
+
+
 @dataclass
 class Step:
     """A job that has begun, or would begin in a dry run."""
@@ -54,15 +60,15 @@ class Step:
     begun: float  # as time.time() gives it
 
     def seconds(self) -> str:
-        return progress.clock(time.time() - self.begun)
+        return progress().clock(time.time() - self.begun)
 
     def told(self) -> list[str]:
         """How far it says it is, in words."""
         told: dict[str, Any] = {}
         for path in map(Path, self.outputs):
             if path.name == "record.json":
-                told = progress.read(path.with_name(progress.FILE), self.begun)
-        return progress.words(told)
+                told = progress().read(path.with_name(progress().FILE), self.begun)
+        return progress().words(told)
 
 
 class LogHandler(LogHandlerBase):
@@ -230,7 +236,7 @@ class LogHandler(LogHandlerBase):
         bar = ProgressBar(max(1, self.total), self.done, width=20)
         done = f"{self.done} of {self.total} steps"
         last = f"last: {self.last}" if self.last else ""
-        of_all.add_row(bar, done, progress.clock(time.time() - self.begun), last)
+        of_all.add_row(bar, done, progress().clock(time.time() - self.begun), last)
         both = Table.grid()
         both.add_row(steps)
         both.add_row(of_all)
@@ -249,7 +255,7 @@ class LogHandler(LogHandlerBase):
             self.say(f"Interrupted: {done}. {GO_ON}", "yellow")
         elif self.done == self.total and not all(step.speaks for step in self.steps.values()):
             folder = os.path.commonpath(self.wanted) if self.wanted else ""
-            took = progress.clock(time.time() - self.begun)
+            took = progress().clock(time.time() - self.begun)
             self.say(f"{done}, in {took}{folder and f': {folder}'}", "green")
         self.is_interrupted, self.failed, self.steps = False, set(), {}
         super().close()
