@@ -110,7 +110,7 @@ def test_quick_preset_has_the_tables_of_a_local_run(slurm, copy_repository, star
     report_overhead(folder, ids, seconds)
 
     assert_same_tables(*(path / "results/quick/tables" for path in (folder, ROOT)))
-    assert len(ids) == len(set(ids)) == 1 + 10 + 20  # classifier, teachers, baselines
+    assert len(ids) == len(set(ids)) == 1 + 10 + 25  # classifier, teachers, baselines
     assert set(jobs().loc[ids, "state"]) == {"COMPLETED"}
     local = set(re.findall(r"\nlocalrule (\w+):", said))
     assert local == {"prepare_data", "tabulate", "draw_charts", "draw_pictures", "all"}
