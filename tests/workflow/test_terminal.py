@@ -155,7 +155,7 @@ def test_a_step_that_succeeds_when_it_is_tried_again_has_not_failed(start):
 
 
 def test_an_interrupted_run_ends_with_how_to_go_on(start, tmp_path):
-    run = start("touch {wildcards.name}.begun; sleep 600", terminal=True)
+    run = start(": > {wildcards.name}.begun; exec sleep 600", terminal=True)
     wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 2)  # one a core
     os.killpg(run.process.pid, signal.SIGINT)
     status, lines = run.end()
