@@ -9,7 +9,7 @@ from benchmarks.problems import images, memory_of, peak_memory, trained
 from benchmarks.test_mixture import broadcast
 from vqdistill.circuits.mixture import Mixture
 from vqdistill.distillation.enumeration import codes_of
-from vqdistill.distillation.exm import log_prior_of_all
+from vqdistill.distillation.exm import log_probs_of_all
 from vqdistill.distillation.mixtures import exact_mixture
 
 N_IMAGES = 1000
@@ -22,7 +22,7 @@ MORE_MEMORY = 1.1  # at most, for 3.2 times the latents: their log-weights are h
 def exact(size: int) -> torch.Tensor:
     """From the prior and the decoder to log p(x) [n]."""
     vqvae, prior = trained((2, 2), size)
-    return exact_mixture(vqvae, log_prior_of_all(prior)).log_prob(images(N_IMAGES))
+    return exact_mixture(vqvae, *log_probs_of_all(prior)).log_prob(images(N_IMAGES))
 
 
 def naive(size: int) -> torch.Tensor:

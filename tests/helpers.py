@@ -21,6 +21,7 @@ from torch.distributions import Normal
 from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
+from vqdistill.circuits.quad_tree import QuadTree
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.errors import InputError
 from vqdistill.models.pixelcnn import PixelCNN
@@ -57,14 +58,22 @@ def chi_square(counts: Tensor, expected: Tensor) -> float:
 
 
 def mixture_of(
-    n: int, d: int, smallest: float = 0.25, uniform: bool = False, seed: int = 0
+    n: int,
+    d: int,
+    smallest: float = 0.25,
+    uniform: bool = False,
+    seed: int = 0,
+    n_classes: int = 1,
 ) -> Mixture:
-    """Weights over several nats, or uniform ones; deviations from `smallest` to 0.5."""
+    """Weights over several nats, or uniform ones; deviations from `smallest` to 0.5. Where there
+    are classes, each component belongs to most of them a little."""
     g = seeded(n + d + seed)
     log_weights = (2 * torch.randn(n, generator=g)).double().log_softmax(0)
     stds = smallest + (0.5 - smallest) * torch.rand(n, d, generator=g)
     log_weights = uniform_log_weights(n) if uniform else log_weights
-    return Mixture(log_weights, torch.rand(n, d, generator=g), stds.log())
+    means = torch.rand(n, d, generator=g)
+    classes = 2 * torch.randn(n, n_classes, generator=g) if n_classes > 1 else None
+    return Mixture(log_weights, means, stds.log(), classes)
 
 
 def einet_of(
@@ -107,10 +116,71 @@ def expanded(model: EiNet) -> tuple[Tensor, Tensor, Tensor]:
     return torch.tensor(log_weights, dtype=means.dtype), means, stds
 
 
+def quad_tree_of(
+    shape: tuple[int, int],
+    size: int,
+    n_classes: int = 1,
+    class_levels: int = 0,
+    smallest: float = 0.25,
+    seed: int = 3,
+) -> QuadTree:
+    """A quad-tree in float64 with peaked weights and deviations from `smallest` to 0.5."""
+    torch.manual_seed(seed)
+    model = QuadTree(shape, size, n_classes, class_levels).double()
+    model.leaves.means.uniform_(0, 1)
+    model.leaves.stds.uniform_(smallest, 0.5)
+    for weights in model.sum_weights():
+        weights.uniform_().pow_(3).div_(weights.sum(-1, keepdim=True))
+    return model
+
+
+def expanded_tree(model: QuadTree) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A quad-tree as the mixture of all its induced trees: log-weights [N], means, deviations, and
+    the class of each."""
+    leaves, of_classes = model.leaves, range(model.n_classes)
+    trees = {
+        (leaf, c, unit): [(0.0, {leaf: unit})]
+        for leaf in range(len(leaves.pixels))
+        for c in of_classes
+        for unit in range(model.size)
+    }
+    for layer in model.layers:
+        above = {}
+        for region, c, unit in itertools.product(
+            range(layer.n_regions), of_classes, range(model.size)
+        ):
+            children = (layer.parents == region).nonzero().flatten().tolist()
+            own = c if layer.weights.shape[1] > 1 else 0
+            sums = [
+                [
+                    (math.log(weight) + a, tree)
+                    for j, weight in enumerate(layer.weights[child, own, unit].tolist())
+                    for a, tree in trees[child, c, j]
+                ]
+                for child in children
+            ]
+            above[region, c, unit] = [
+                (sum(a for a, _ in parts), dict(itertools.chain(*(t.items() for _, t in parts))))
+                for parts in itertools.product(*sums)
+            ]
+        trees = above
+    found = [
+        (math.log(weight) + a, tree, c)
+        for (c, unit), weight in np.ndenumerate(model.root)
+        for a, tree in trees[0, c, unit]
+    ]
+    log_weights, units, classes = zip(*found, strict=True)
+    chosen = torch.tensor([[tree[leaf] for leaf in sorted(tree)] for tree in units]).T
+    means, stds = (leaves.chosen(part, chosen) for part in (leaves.means, leaves.stds))
+    return torch.tensor(log_weights, dtype=means.dtype), means, stds, torch.tensor(classes)
+
+
 def explicit(circuit: Circuit) -> tuple[Tensor, Tensor, Tensor]:
     """Log-weights [N], means [N, D] and deviations [N, D] of a circuit as one flat mixture."""
     if isinstance(circuit, EiNet):
         return expanded(circuit)
+    if isinstance(circuit, QuadTree):
+        return expanded_tree(circuit)[:3]
     means, log_stds = circuit.components.parameters(slice(0, circuit.n_components))
     return circuit.log_weights, means.double(), log_stds.double().exp()
 
@@ -122,6 +192,16 @@ def terms(circuit: Circuit, x: Tensor, observed: Tensor | None = None) -> Tensor
     if observed is not None:
         density = torch.where(observed.expand(x.shape)[:, None], density, 0.0)
     return density.sum(2) + log_weights
+
+
+def class_log_probs(circuit: Circuit, x: Tensor, observed: Tensor | None = None) -> Tensor:
+    """log p(c | x_o) [B, C] by Bayes' rule, over the components of the flat mixture."""
+    if isinstance(circuit, QuadTree):
+        classes = torch.eye(circuit.n_classes).double()[expanded_tree(circuit)[3]].log()
+    else:
+        classes = circuit.log_classes.log_softmax(1)  # [N, C]
+    joint = (terms(circuit, x, observed)[..., None] + classes).logsumexp(1)
+    return joint - joint.logsumexp(1, keepdim=True)
 
 
 # priors
@@ -213,13 +293,15 @@ TINY = {
     "vqvae": {"channels": {"2x2": [4, 4], "4x4": [4]}},
     "prior": {"width": 4, "layers": 2, "head": 4},
     "teachers": [
-        {"grid": "2x2", "codebook_sizes": [4], "methods": ["exm", "dmrs", "dmbs"]},
+        {"grid": "2x2", "codebook_sizes": [4], "methods": ["exm", "dmrs", "dmbs", "deep"]},
         {"grid": "4x4", "codebook_sizes": [4], "methods": ["dmrs", "dmbs", "random", "frequent"]},
     ],
     "n_components": [1, 2, 4],
+    "students": {"deep": {"sizes": [2], "settings": {"samples": 400}}},
     "baselines": {
         "cm": {"settings": {"latent_dimension": 2, "channels": [4, 4, 2], "points": 8, "chunk": 8}},
         "einet": {"sizes": [2], "settings": {"pixels_per_step": 4, "em_every": 5}},
+        "quad_tree": {"sizes": [2]},
     },
     "inpainting": {"n_components": [2], "scored_images": 20},
     "classifier": {"width": 2, "training": {"max_epochs": 1}},

@@ -223,6 +223,18 @@ BAD = {  # what is wrong: (path, value), and what the message must name
     "a teacher that stands twice": (
         ("teachers",), 2 * minimal()["teachers"], "teachers: found 2x2 with K = 3 twice",
     ),
+    "a student with the name of another method": (
+        ("students",), {"dmrs": {}}, "students.dmrs: the name of another method",
+    ),
+    "a student that is no name": (("students",), {"my deep": {}}, "students.my deep"),
+    "a student with an unknown setting": (
+        ("students",), {"deep": {"settings": {"sample": 9}}}, "did you mean 'samples'?",
+    ),
+    "more class levels than a quad-tree has": (
+        ("students",), {"deep": {"settings": {"class_levels": 6}}},
+        "students.deep.settings.class_levels: found 6, expected at most 5",
+    ),
+    "a misspelt student": (("teachers", 0, "methods"), ["depp"], "did you mean 'deep'?"),
     "a repeated method": (("teachers", 0, "methods"), ["exm", "exm"], "teachers.0.methods"),
 }  # fmt: skip
 
@@ -252,9 +264,8 @@ def leaves(schema: dict, within: dict, path: tuple = ()) -> Iterator[tuple[tuple
     elif definition.get("type") == "array":
         yield from leaves(definition["items"], within, (*path, 0))
     elif "patternProperties" in definition:
-        yield from leaves(
-            next(iter(definition["patternProperties"].values())), within, (*path, "2x2")
-        )
+        name, inner = "deep" if path == ("students",) else "2x2", definition["patternProperties"]
+        yield from leaves(next(iter(inner.values())), within, (*path, name))
     elif "properties" in definition:
         for name, inner in definition["properties"].items():
             yield from leaves(inner, within, (*path, name))
@@ -265,7 +276,7 @@ def leaves(schema: dict, within: dict, path: tuple = ()) -> Iterator[tuple[tuple
 def everything() -> dict:
     """A configuration with all baselines."""
     given = minimal()
-    given["baselines"]["gmm"] = {"sizes": [3]}
+    given["baselines"] |= {"gmm": {"sizes": [3]}, "quad_tree": {"sizes": [2]}}
     return given
 
 
@@ -407,6 +418,7 @@ def test_a_baseline_is_left_out_by_null():
     experiment = config.checked(configuration({"baselines": {"cm": None}}))
     assert "cm" not in config.methods(experiment)
     left = {("einet", n) for n in (2, 4, 8, 16, 30)} | {("gmm", 1)}
+    left |= {("quad_tree", n) for n in (4, 8, 16, 32, 64)}
     assert set(config.baselines(experiment).values()) == left
 
 
@@ -554,4 +566,4 @@ def test_expected_models_of_the_paper():
     models = config.expected_models(config.checked(configuration()))
     exm = {m["n_components"] for m in models if m["method"] == "exm"}
     assert exm == {4**4, 16**4, 32**4, 64**4, 96**4}
-    assert len(models) == 5 * (5 * 2 + 2 * 4 * 15 * 2 + 15 + 5 + 1)
+    assert len(models) == 5 * (5 * 2 + 2 * 4 * 15 * 2 + 2 * 3 + 15 + 5 + 5 + 1)

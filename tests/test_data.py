@@ -69,6 +69,13 @@ def test_the_largest_noise_stays_below_one():
     np.testing.assert_allclose(x, [255 / 256, 255.5 / 256, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_no_noise_reaches_the_next_grey_level(levels):
+    grey = np.arange(levels, dtype=np.uint8)
+    x = data.dequantised(grey, np.full(levels, np.nextafter(1, 0)), levels)
+    np.testing.assert_array_equal(data.to_images(x, levels), grey)
+
+
 def test_noise_is_fixed_by_its_seed_alone(digits):
     again = data.prepare_dataset("digits", None, noise_seed=3, training_part=100)
     other = data.prepare_dataset("digits", None, noise_seed=4, training_part=200)

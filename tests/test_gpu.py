@@ -160,6 +160,11 @@ def test_mixtures_answer_as_on_the_cpu(n, device):
     own = torch.rand(N, 784, generator=seeded(5)) < 0.5
     found = ours.log_prob(x.to(device), own.to(device)).cpu()
     torch.testing.assert_close(found, theirs.log_prob(x, own), rtol=1e-12, atol=1e-7)
+    ours.levels = theirs.levels = 256
+    grey = (x * 256).to(torch.uint8)
+    expected = theirs.prefix_log_prob_discrete(grey, sizes, weights)
+    found = ours.prefix_log_prob_discrete(grey.to(device), sizes, weights.to(device))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-12, atol=1e-7)
     mean = ours.conditional_mean(x.to(device), masks()[1].to(device)).cpu()
     torch.testing.assert_close(mean, theirs.conditional_mean(x, masks()[1]), rtol=0, atol=1e-6)
     mode = ours.conditional_mode(x.to(device), masks()[1].to(device)).cpu()
@@ -185,12 +190,16 @@ def test_einets_count_and_answer_as_on_the_cpu(device):
     torch.testing.assert_close(
         ours.log_prob(x.to(device)).cpu(), theirs.log_prob(x), rtol=1e-12, atol=1e-9
     )
+    ours.levels = theirs.levels = 256
+    grey = (x * 256).to(torch.uint8)
+    found = ours.log_prob_discrete(grey.to(device)).cpu()
+    torch.testing.assert_close(found, theirs.log_prob_discrete(grey), rtol=1e-12, atol=1e-9)
     expected, found = einet.zero_counts(theirs), einet.zero_counts(ours)
     theirs.count(x, expected)
     ours.count(x.to(device), found)
     for mine, other in zip(found.weights, expected.weights, strict=True):
         close(mine, other, 1e-5)
-    close(found.moments, expected.moments, 1e-5)
+    close(found.leaves.moments, expected.leaves.moments, 1e-5)
 
 
 @pytest.mark.parametrize("method", [dmbs, dmrs])

@@ -32,6 +32,7 @@ from vqdistill.settings import (
     Inpainting,
     Prior,
     Settings,
+    Student,
     Teacher,
     TeacherEvaluation,
     VQVAEs,
@@ -52,6 +53,7 @@ def checked(config: dict[str, Any]) -> Experiment:
     """
     check_plain(config, "config")
     experiment = parsed(Experiment, _complete(config), "config")
+    _check_students(experiment)
     for teacher in experiment.teachers:
         _check_teacher(experiment, teacher, _place(teacher, config["teachers"]))
     _check_inpainting(experiment)
@@ -111,11 +113,19 @@ def _complete(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(config.get("baselines"), dict):
         sections = config["baselines"].items()
         completed["baselines"] = {name: _with_training(entry, common) for name, entry in sections}
+    students = config.get("students", {name: {} for name in _default_students()})
+    if isinstance(students, dict):
+        students = {name: _with_training(entry, common) for name, entry in students.items()}
+    completed["students"] = students
     if isinstance(completed["vqvae"], dict):
         channels = plain(VQVAEs())["channels"]
         channels = _merged(channels, completed["vqvae"].get("channels", {}))
         completed["vqvae"] = completed["vqvae"] | {"channels": channels}
     return _fitted(completed)
+
+
+def _default_students() -> dict[str, Any]:
+    return Experiment.model_fields["students"].default
 
 
 def _fitted(config: dict[str, Any]) -> dict[str, Any]:
@@ -166,14 +176,30 @@ def _check_inpainting(experiment: Experiment) -> None:
         )
 
 
+def _check_students(experiment: Experiment) -> None:
+    """InputError unless each has a name of its own, and levels that its circuits have."""
+    taken = [EXACT_METHOD, *method_names(), *plain(experiment.baselines)]
+    depth = math.ceil(math.log2(max(images(experiment).shape)))
+    for name, student in experiment.students.items():
+        if name in taken:
+            raise InputError(f"config: students.{name}: the name of another method; choose one")
+        if (student.settings.class_levels or 0) > depth:
+            raise InputError(
+                f"config: students.{name}.settings.class_levels: found"
+                f" {student.settings.class_levels}, expected at most {depth}, the levels of a"
+                " quad-tree over these images"
+            )
+
+
 def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None:
     """InputError unless a teacher's VQ-VAEs can be built, and hold what is selected of them."""
-    known, grid = [EXACT_METHOD, *method_names()], grid_name(teacher.grid)
+    own = (EXACT_METHOD, *experiment.students)
+    known, grid = [*own, *method_names()], grid_name(teacher.grid)
     for method in teacher.methods:
         if method not in known:
             hint = suggestion(method, known)
             raise InputError(f"{where}.methods: found {method!r}, expected a method; {hint}")
-        if method not in (EXACT_METHOD, *METHODS):
+        if method not in (*own, *METHODS):
             with _told_at(f"{where}.methods: "):
                 _contracts().check_method(method)
     channels, positions = experiment.vqvae.channels, math.prod(teacher.grid)
@@ -195,7 +221,7 @@ def _check_teacher(experiment: Experiment, teacher: Teacher, where: str) -> None
                 f" training_part has only {encodings} encodings; raise data.training_part, lower"
                 " the codebook size or choose uniform"
             )
-        if teacher.methods != (EXACT_METHOD,) and largest > latents:
+        if {*teacher.methods} - {*own} and largest > latents:
             raise InputError(
                 f"{where}: {largest} components of n_components, but K = {size} on {grid} has"
                 f" only {latents} latents; lower n_components or raise the codebook size"
@@ -269,6 +295,22 @@ def baselines(experiment: Experiment) -> dict[str, tuple[str, int]]:
     return models
 
 
+def students(experiment: Experiment) -> dict[str, tuple[str, str, int]]:
+    """(method, teacher, size) by model, such as 'deep-4x4-K256-8'."""
+    return {
+        f"{method}-{teacher}-{size}": (method, teacher, size)
+        for teacher, methods in teachers(experiment).items()
+        for method in methods
+        if method in experiment.students
+        for size in experiment.students[method].sizes
+    }
+
+
+def students_of(experiment: Experiment, teacher: str) -> list[str]:
+    """The models that are learned from a teacher's samples."""
+    return [model for model, (_, own, _) in students(experiment).items() if own == teacher]
+
+
 def methods(experiment: Experiment) -> list[str]:
     """All methods of an experiment, in the order in which they are named."""
     named = [method for teacher in experiment.teachers for method in teacher.methods]
@@ -315,11 +357,18 @@ def prior_settings(experiment: Experiment, teacher: str) -> Prior:
 
 def selection_settings(experiment: Experiment, teacher: str) -> Distillation:
     """Of distil for one teacher."""
+    selections = [m for m in teachers(experiment)[teacher] if m not in experiment.students]
     return Distillation(
-        **_split(teacher),
-        methods=teachers(experiment)[teacher],
-        n_components=experiment.n_components,
+        **_split(teacher), methods=tuple(selections), n_components=experiment.n_components
     )
+
+
+def student_settings(experiment: Experiment, model: str) -> Student:
+    """Of train_student for one model."""
+    method, teacher, size = students(experiment)[model]
+    student = experiment.students[method]
+    own = {"method": method, "size": size, "training": student.training}
+    return Student(**_shared(student.settings), **_split(teacher), **own)
 
 
 def teacher_evaluation_settings(experiment: Experiment, teacher: str) -> TeacherEvaluation:
@@ -360,6 +409,8 @@ def settings_of_steps(experiment: Experiment) -> dict[tuple[str, str], dict[str,
         found["distil", teacher] = selection_settings(experiment, teacher)
         evaluation = teacher_evaluation_settings(experiment, teacher)
         found["evaluate_teacher", f"vqvae-{teacher}"] = evaluation
+    for model in students(experiment):
+        found["train_student", model] = student_settings(experiment, model)
     for model in baselines(experiment):
         found["train_baseline", model] = baseline_settings(experiment, model)
         found["evaluate_baseline", model] = baseline_evaluation_settings(experiment, model)
@@ -372,7 +423,7 @@ def expected_models(experiment: Experiment) -> list[dict[str, Any]]:
     for teacher, names in teachers(experiment).items():
         grid, size = _split(teacher).values()
         keys = {"grid": grid_name(grid), "codebook_size": size, "size": 0}
-        for method in names:
+        for method in [name for name in names if name not in experiment.students]:
             everything = [size ** math.prod(grid)]
             sizes = everything if method == EXACT_METHOD else experiment.n_components
             models += [
@@ -380,6 +431,10 @@ def expected_models(experiment: Experiment) -> list[dict[str, Any]]:
                 for n in sizes
                 for weights in ("uniform", "prior")
             ]
+    for method, teacher, size in students(experiment).values():
+        grid, codebook_size = _split(teacher).values()
+        keys = {"grid": grid_name(grid), "codebook_size": codebook_size, "size": size}
+        models.append({"method": method, **keys, "n_components": 0, "weights": "learned"})
     for method, size in baselines(experiment).values():
         keys = {"method": method, "grid": "-", "codebook_size": 0, "size": size}
         if is_circuit(method):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from vqdistill.randomness import derived_seed, fresh_generator
 
 EVALUATED = ("test", "validation", "train")
 N_CLASSES = 10
-BELOW_ONE = 1 - 2**-24  # the largest float32 below 1
+MOST_NOISE = 1 - 2**-16  # v + u is below v + 1 in float32, too, for all v < 256
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -44,6 +45,15 @@ class Images:
     train_labels: Tensor  # int64 [n]
     evaluated: dict[str, Tensor]  # split -> float32 [n, D] in [0, 1)
     labels: dict[str, Tensor]  # split -> int64 [n]
+
+
+class OfImages(NamedTuple):
+    """What is known of a prepared dataset where it isn't read itself."""
+
+    dataset: str
+    checksum: str
+    levels: int
+    shape: tuple[int, int]
 
 
 def bits_per_dimension(log_likelihood, n_variables: int, levels: int):
@@ -109,9 +119,8 @@ def _check_split(dataset: str, split: str, images: np.ndarray, labels: np.ndarra
 
 
 def dequantised(images: np.ndarray, noise: np.ndarray, levels: int) -> np.ndarray:
-    """(v + u)/L in float32, strictly below 1."""
-    x = ((images + noise) / levels).astype(np.float32)
-    return np.minimum(x, np.float32(BELOW_ONE))
+    """(v + u)/L in float32, below (v + 1)/L."""
+    return ((images + np.minimum(noise, MOST_NOISE)) / levels).astype(np.float32)
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Images:
@@ -180,11 +189,17 @@ class Batches:
             x = with_noise(self.images.index_select(0, index), self.levels, generator)
             yield x if self.classes is None else (x, self.classes[index])
 
+    def some(self, n: int, generator: torch.Generator) -> Tensor:
+        """n images x [n, D] at random, each once; all of them where they are fewer."""
+        order = torch.randperm(len(self.images), generator=generator, device=generator.device)
+        index = order[:n].to(self.images.device)
+        return with_noise(self.images.index_select(0, index), self.levels, generator)
+
 
 def with_noise(images: Tensor, levels: int, generator: torch.Generator) -> Tensor:
-    """(v + u)/L float32 of uint8 images, with fresh noise, strictly below 1."""
+    """(v + u)/L float32 of uint8 images, with fresh noise, below (v + 1)/L."""
     noise = torch.rand(images.shape, generator=generator, device=generator.device)
-    return noise.to(images.device).add_(images).div_(levels).clamp_(max=BELOW_ONE)
+    return noise.to(images.device).clamp_(max=MOST_NOISE).add_(images).div_(levels)
 
 
 def _digits() -> tuple:

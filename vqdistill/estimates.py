@@ -22,6 +22,7 @@ from torch import nn
 from vqdistill import config
 from vqdistill.baselines import load_baseline, settings_of
 from vqdistill.circuits.mixture import mixture_parameters
+from vqdistill.circuits.quad_tree import QuadTree
 from vqdistill.data import N_CLASSES
 from vqdistill.distillation import EXACT_METHOD, load_method
 from vqdistill.models.classifier import Classifier
@@ -29,7 +30,7 @@ from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
 from vqdistill.reporting.names import MASKS
 from vqdistill.reporting.runs import model_name
-from vqdistill.settings import Experiment, parsed
+from vqdistill.settings import Experiment, grid_name, parsed
 
 START_SECONDS = 3.0  # of Python and the libraries, which records leave out
 COPIES = 6  # of weights in memory: they, gradient, two moments, the best epoch's, a checkpoint's
@@ -70,8 +71,10 @@ def _job(
 
 
 def _of_teacher(experiment: Experiment, teacher: str) -> Iterator[dict[str, Any]]:
-    """The four jobs of a teacher, such as '2x2-K16'."""
-    data, methods = config.images(experiment), config.teachers(experiment)[teacher]
+    """The jobs of a teacher, such as '2x2-K16': four, and one for each circuit that learns from
+    its samples."""
+    data = config.images(experiment)
+    methods = config.selection_settings(experiment, teacher).methods
     vqvae = config.vqvae_settings(experiment, teacher)
     prior = config.prior_settings(experiment, teacher)
     positions, family = math.prod(vqvae.grid), teacher.split("-")[0]
@@ -91,9 +94,12 @@ def _of_teacher(experiment: Experiment, teacher: str) -> Iterator[dict[str, Any]
     disk = 8 * (selected * (positions + N_CLASSES) + latents)
     yield _job("distil", f"selection-{teacher}", family, asked, latents, disk=disk)
     circuits = mixture_parameters(selected + latents, math.prod(data.shape))
-    work = _queries(experiment) * circuits
     models = 2 * (len(selections) * len(sizes) + (EXACT_METHOD in methods))  # two weights each
-    disk = _log_likelihoods(experiment, models)
+    for student in config.students_of(experiment, teacher):
+        job = _of_student(experiment, student)
+        circuits, models = circuits + job["held"], models + 1
+        yield job
+    work, disk = _queries(experiment) * circuits, _log_likelihoods(experiment, models)
     yield _job("evaluate_teacher", f"vqvae-{teacher}", family, work, latents, disk=disk)
 
 
@@ -113,6 +119,17 @@ def _of_baseline(experiment: Experiment, model: str) -> Iterator[dict[str, Any]]
     work = _queries(experiment) * (parameters if size else compiled)
     disk = _log_likelihoods(experiment, 1 if size else len(experiment.n_components))
     yield _job("evaluate_baseline", model, method, work, parameters, disk=disk)
+
+
+def _of_student(experiment: Experiment, model: str) -> dict[str, Any]:
+    """The training of a circuit on a teacher's samples."""
+    own, shape = config.student_settings(experiment, model), config.images(experiment).shape
+    levels = own.class_levels or 0
+    parameters = _parameters(lambda: QuadTree(shape, own.size, N_CLASSES, levels))
+    epochs = own.training.max_epochs
+    work, disk = epochs * own.samples * parameters, 4 * parameters
+    family = f"{own.method} {grid_name(own.grid)}"
+    return _job("train_student", model, family, work, parameters, epochs, disk)
 
 
 def _parameters(build: Callable[[], nn.Module]) -> int:
@@ -202,7 +219,9 @@ def wall_hours(jobs: pd.DataFrame, cores: int) -> float:
     """Hours from images to evaluations on so many cores, if all of them are always at work; at
     least those of the longest chain of jobs that wait for each other. NaN if unknown.
     """
-    chains = jobs["name"].str.replace(r"^\w+-(?=\d+x)", "", regex=True)  # by teacher or model
+    chains = jobs["name"].str.replace(
+        r"^\w+-(\d+x\d+-K\d+).*", r"\1", regex=True
+    )  # by teacher or model
     first = jobs.loc[jobs["rule"] == "prepare_data", "cpu_hours"].sum()
     longest = first + jobs.groupby(chains)["cpu_hours"].sum().max()
     total = (jobs["cpu_hours"] * jobs["jobs"]).sum(skipna=False)

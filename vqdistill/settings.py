@@ -30,6 +30,7 @@ from vqdistill.datasets import DATASETS
 from vqdistill.errors import InputError
 
 GRID = r"^[1-9][0-9]*x[1-9][0-9]*$"
+NAME = r"^[a-z][a-z0-9_]*$"
 LARGEST_SEED = 2**63 - 1
 LARGEST_COUNT = 2**31 - 1  # of what is counted in 32 bits
 
@@ -216,6 +217,57 @@ class EiNet(EiNetOfAnySize):
     """K, sum units a region and input distributions a leaf region."""
 
 
+class QuadTreeOfAnySize(Settings):
+    """Quad-trees: what those of all sizes share."""
+
+    first_step: float = Field(0.9, gt=0, le=1)
+    """η of the first M-step."""
+    last_step: float = Field(0.05, gt=0, le=1)
+    """η of the last ones."""
+    falling_epochs: Count = 10
+    """Epochs in which η falls from the first to the last."""
+
+
+class QuadTree(QuadTreeOfAnySize):
+    """A quad-tree circuit."""
+
+    size: Width = 16
+    """K, units a region and Gaussians a pixel."""
+
+
+class OnImages(QuadTreeOfAnySize):
+    """What a student learns from images, after what it learned from samples, or in its place."""
+
+    share: float = Field(1.0, gt=0, le=1)
+    """Of the training images, the first ones."""
+    first_step: float = Field(0.05, gt=0, le=1)
+    """η of the first M-step; a large one forgets the teacher."""
+    training: OwnTraining = Training()
+
+
+class StudentOfAnySize(QuadTreeOfAnySize):
+    """Circuits that are learned from samples of a teacher: what those of all sizes share."""
+
+    circuit: Literal["quad_tree", "mixture"] = "quad_tree"
+    """A deep circuit that knows classes, or, to compare it with, a flat mixture that doesn't."""
+    samples: Annotated[int, Field(ge=0, le=2**24)] = 20000
+    """Latents that are drawn and decoded; their pixels are drawn anew in each epoch. 0: none."""
+    class_levels: Annotated[int, Field(ge=0, le=16)] | None = None
+    """Levels below the root whose units know the class; null tries all on samples."""
+    images: OnImages | None = None
+    """For comparison: what is learned from images too; null reads no image."""
+
+    @model_validator(mode="after")
+    def _learns_from_something(self) -> "StudentOfAnySize":
+        if not self.samples and not self.images:
+            raise ValueError("samples: found 0 and no `images`, expected one or both to learn from")
+        if not self.samples and self.class_levels is None:
+            raise ValueError("class_levels: found null, expected a number where samples is 0")
+        if self.circuit == "mixture" and (self.images or not self.samples):
+            raise ValueError("circuit: found mixture, which learns from samples alone")
+        return self
+
+
 class GaussianMixture(Settings):
     """A plain mixture of Gaussians."""
 
@@ -280,7 +332,8 @@ class Teacher(Settings):
     codebook_sizes: Annotated[tuple[CodebookSize, ...], *Several]
     """K of each."""
     methods: Annotated[tuple[str, ...], *Several]
-    """exm (all latents), or files of vqdistill/distillation: dmrs, dmbs, random, frequent, …"""
+    """exm (all latents), a name in `students` (deep), or files of vqdistill/distillation: dmrs,
+    dmbs, random, frequent, …"""
 
 
 def _once(teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
@@ -290,6 +343,16 @@ def _once(teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
     if twice:
         raise ValueError(f"found {twice[0]} twice, expected it once; merge the methods")
     return tuple(sorted(teachers, key=lambda t: (t.grid, t.codebook_sizes)))
+
+
+class Students(Settings):
+    """Deep circuits that are learned from samples of a teacher, without an image."""
+
+    sizes: Annotated[tuple[Width, ...], *Several] = (4, 8, 16)
+    """K of each."""
+    settings: StudentOfAnySize = StudentOfAnySize()
+    """Of the models."""
+    training: OwnTraining = Training()
 
 
 class ContinuousMixtures(Settings):
@@ -306,6 +369,16 @@ class EiNets(Settings):
     sizes: Annotated[tuple[Width, ...], *Several]
     """K of each."""
     settings: EiNetOfAnySize = EiNetOfAnySize()
+    """Of the models."""
+    training: OwnTraining = Training()
+
+
+class QuadTrees(Settings):
+    """Quad-tree circuits; not of the paper."""
+
+    sizes: Annotated[tuple[Width, ...], *Several]
+    """K of each."""
+    settings: QuadTreeOfAnySize = QuadTreeOfAnySize()
     """Of the models."""
     training: OwnTraining = Training()
 
@@ -340,6 +413,8 @@ class Baselines(Settings):
     """A continuous mixture."""
     einet: EiNets | None = None
     """EiNets."""
+    quad_tree: QuadTrees | None = None
+    """Quad-tree circuits; not of the paper."""
     gmm: GaussianMixtures | None = None
     """Plain mixtures of Gaussians; not of the paper."""
 
@@ -378,6 +453,8 @@ class Experiment(Settings):
     """Which VQ-VAEs are trained, and what is distilled from each."""
     n_components: Counts
     """N, of distilled models and of compiled continuous mixtures."""
+    students: dict[Annotated[str, Field(pattern=NAME)], Students] = {"deep": Students()}
+    """Circuits that are learned from a teacher's samples, by the name of the method."""
     baselines: Baselines
     """Tractable models that are learned from the images; null leaves one out."""
     inpainting: Inpainting = Inpainting()
@@ -396,6 +473,16 @@ class Distillation(Settings):
     codebook_size: CodebookSize
     methods: tuple[str, ...]
     n_components: Counts
+
+
+class Student(StudentOfAnySize):
+    """Of `train_student`: a teacher, and the circuit that is learned from its samples."""
+
+    method: str
+    grid: Grid
+    codebook_size: CodebookSize
+    size: Width
+    training: Training
 
 
 class TeacherEvaluation(Settings):

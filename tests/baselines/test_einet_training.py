@@ -54,7 +54,7 @@ def test_expected_counts_of_a_region_are_the_number_of_images_that_use_it():
     model = small_model().double()
     counts = einet.zero_counts(model)
     model.count(structured_images(50).double(), counts)
-    occupancy = counts.occupancy.sum(1)
+    occupancy = counts.leaves.occupancy.sum(1)
     torch.testing.assert_close(occupancy, torch.full((4,), 50.0, dtype=torch.float64))
     root = (counts.weights[-1] * model.layers[-1].weights.flatten(2)).sum()
     assert root.item() == pytest.approx(50, rel=1e-9)
@@ -68,7 +68,9 @@ def test_float32_counts_agree_with_float64():
     model.count(x, exact)
     model.float()
     model.count(x, counts)
-    torch.testing.assert_close(counts.occupancy, exact.occupancy, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        counts.leaves.occupancy, exact.leaves.occupancy, atol=1e-3, rtol=1e-4
+    )
     for a, b in zip(counts.weights, exact.weights, strict=True):
         torch.testing.assert_close(a.double(), b, atol=1e-3, rtol=1e-3)
 
@@ -153,7 +155,7 @@ def test_an_epoch_has_evenly_spread_steps_and_tells_every_batch():
 
 def test_validation_is_the_mean_log_likelihood():
     trainer = small_trainer(small_model())
-    expected = -trainer.model.log_prob(trainer.validation_x).mean().item()
+    expected = -trainer.model.log_prob(*trainer.validation).mean().item()
     assert trainer.validate() == {"loss": pytest.approx(expected)}
 
 

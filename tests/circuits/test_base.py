@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers import einet_of, mixture_of, refusal, seeded
+from helpers import einet_of, mixture_of, quad_tree_of, refusal, seeded
 
 from vqdistill import settings
 from vqdistill.baselines import continuous_mixture
@@ -38,11 +38,20 @@ CIRCUITS = {  # a new kind of circuit is one more entry
     "distilled": lambda: of_a_teacher(
         lambda vqvae: distilled_mixture(vqvae, torch.randint(3, (5, 2, 2), generator=seeded()))
     ),
+    "distilled, of classes": lambda: of_a_teacher(
+        lambda vqvae: distilled_mixture(
+            vqvae,
+            torch.randint(3, (5, 2, 2), generator=seeded()),
+            log_prob_by_class=torch.randn(5, 10, generator=seeded()),
+        )
+    ),
     "exact": lambda: of_a_teacher(lambda v: exact_mixture(v, uniform_log_weights(3**4))),
     "streamed": lambda: StreamedMixture(uniform_log_weights(3), mixture_of(3, D).components),
     "mixture": lambda: mixture_of(100, D),
     "compiled": compiled,
     "einet": lambda: einet_of(SHAPE, 2, 4).float(),
+    "quad_tree": lambda: quad_tree_of(SHAPE, 2).float(),
+    "quad_tree, of classes": lambda: quad_tree_of(SHAPE, 2, 3, 1).float(),
     "gmm": lambda: GaussianMixture(3, D),
 }
 
@@ -59,7 +68,9 @@ QUERIES = {  # what they need beside images, and how they are asked
     "log_prob": ("mask or none", lambda model: model.log_prob),
     "bpd": ("none", lambda model: model.bpd),
     "conditional_log_prob": ("mask", lambda model: model.conditional_log_prob),
+    "class_log_prob": ("mask or none", lambda model: model.class_log_prob),
     "conditional_mean": ("mask", lambda model: model.conditional_mean),
+    "conditional_std": ("mask", lambda model: model.conditional_std),
     "conditional_mode": ("mask", lambda model: model.conditional_mode),
     "conditional_sample": (
         "mask",
@@ -72,12 +83,21 @@ QUERIES = {  # what they need beside images, and how they are asked
     ),
 }
 ANY_QUERY = pytest.mark.parametrize("query", QUERIES)
-LOG_PROBS = ("log_prob", "bpd", "conditional_log_prob", "marginals")
+OF_LEVELS = {"log_prob_discrete", "bpd_discrete"}  # asked in test_grey_levels.py
+LOG_PROBS = ("log_prob", "bpd", "conditional_log_prob", "class_log_prob", "marginals")
+
+
+@pytest.fixture(autouse=True)
+def classes_are_known(request):
+    """Where they are asked for."""
+    of_classes = "class_log_prob" in request.node.name
+    if of_classes and request.getfixturevalue("circuit").n_classes < 2:
+        pytest.skip("it knows no classes")
 
 
 def test_all_queries_are_asked_here():
     public = {name for name, _ in inspect.getmembers(Circuit, callable) if name[0] != "_"}
-    assert public - {"to", "save", "sample"} == set(QUERIES)
+    assert public - {"to", "save", "sample"} - OF_LEVELS == set(QUERIES)
 
 
 X = torch.randint(64, (B, D), generator=seeded()).double() / 64  # exact in float16
@@ -185,7 +205,8 @@ def test_masks_of_every_kind(circuit, query, mask):
 def test_no_images_one_image_and_no_masks(circuit, query):
     for n in (0, 1):
         for x in (X[:n], sides(X[:n])):
-            expected = [part[..., :n, :] if part.shape[-1] == D else part[..., :n]
+            by_row = (D, circuit.n_classes if query == "class_log_prob" else D)
+            expected = [part[..., :n, :] if part.shape[-1] in by_row else part[..., :n]
                         for part in parts(asked(circuit, query, X))]  # fmt: skip
             if query not in ("conditional_sample", "completions"):  # their draws are others
                 check(tuple(parts(asked(circuit, query, x))), tuple(expected), query, x)
@@ -296,6 +317,25 @@ def test_hidden_pixels_may_hold_anything(circuit, query):
             assert all(part.isfinite().all() for part in others)
 
 
+def test_probabilities_of_classes_are_a_distribution_or_one_line(circuit):
+    if circuit.n_classes < 2:
+        assert "class_log_prob: this model knows no classes" in refusal(circuit.class_log_prob, X)
+        return
+    for mask in MASKS.values():
+        total = circuit.class_log_prob(X, mask).logsumexp(1)
+        torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-12)
+    all_of_it = circuit.class_log_prob(X, HALF | True)
+    torch.testing.assert_close(circuit.class_log_prob(X), all_of_it, rtol=0, atol=1e-9)
+    assert not torch.equal(all_of_it, circuit.class_log_prob(X, HALF & False))
+
+
+def test_deviations_are_those_of_hidden_pixels(circuit):
+    for mask in MASKS.values():
+        stds = circuit.conditional_std(X, mask)
+        assert (stds[mask.expand_as(X)] == 0).all()
+        assert (stds[~mask.expand_as(X)] > 0).all()
+
+
 def test_samples(circuit):
     """Of any number, float32; equal generators give equal ones, and none gives new ones."""
     for n in (0, 1, np.int64(2)):
@@ -359,4 +399,7 @@ def test_a_circuit_that_knows_no_shape_takes_any_of_its_size():
         assert torch.equal(model.log_prob(x), expected)
         assert torch.equal(model.log_prob(x, mask), model.log_prob(X, HALF))
     assert "levels" in refusal(model.bpd, X)
+    model.levels = LEVELS
+    grey = torch.zeros(B, *SHAPE, dtype=torch.uint8)
+    assert torch.equal(model.log_prob_discrete(grey), model.log_prob_discrete(grey.flatten(1)))
     assert "expects [B, 64]" in refusal(model.log_prob, X[:, :-1])

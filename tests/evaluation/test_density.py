@@ -6,8 +6,11 @@ import pytest
 import torch
 from helpers import einet_of, mixture_of, seeded, terms
 
+from vqdistill.circuits.grey_levels import log_mass
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
-from vqdistill.evaluation.density import bits, density_rows
+from vqdistill.data import Images, to_images
+from vqdistill.evaluation import density
+from vqdistill.evaluation.density import bits, density_rows, log_probs_discrete
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
 
 D, LEVELS = 16, 17
@@ -30,12 +33,35 @@ def direct(model, weights, x):
     return (terms(model, x) - model.log_weights + weights.log_softmax(0)).logsumexp(1)
 
 
+def images_of(evaluated):
+    nothing = torch.zeros(0)
+    return Images("digits", "-", LEVELS, (4, 4), nothing, nothing, evaluated, {})
+
+
 def rows_of(models, evaluated):
+    models.circuit.levels = LEVELS
+    discrete = log_probs_discrete(models, images_of(evaluated))
     return [
         row
         for split, x in evaluated.items()
-        for row in density_rows(models, models.log_probs(x), split, LEVELS)
+        for row in density_rows(models, models.log_probs(x), discrete[split], split, LEVELS)
     ]
+
+
+def direct_of_levels(model, weights, x):
+    """log Σ_n w_n Π_d P(v_d) of the grey levels of x, component by component."""
+    means, stds = model.means.double(), model.log_stds.double().exp()
+    masses = log_mass(torch.from_numpy(to_images(x, LEVELS))[:, None], LEVELS, means, stds)
+    return (masses.sum(2) + weights.log_softmax(0)).logsumexp(1)
+
+
+def check_discrete(row, log_prob):
+    mean = log_prob.mean().item()
+    assert row["n_images_discrete"] == len(log_prob)
+    assert row["log_prob_discrete"] == pytest.approx(mean, rel=1e-10)
+    assert row["bpd_discrete"] == pytest.approx(-mean / (D * math.log(2)), rel=1e-10)
+    worst = -log_prob.min().item() / (D * math.log(2))
+    assert row["bpd_discrete_q100"] == pytest.approx(worst, rel=1e-10)
 
 
 def check_row(row, log_prob, n_parameters):
@@ -63,6 +89,7 @@ def test_rows_of_a_nested_selection(evaluated):
             for name, weights in (("uniform", torch.zeros(n).double()), ("prior", log_prior[:n])):
                 row = by_key[split, n, name]
                 check_row(row, direct(first, weights, x), n * 2 * D + n - 1)
+                check_discrete(row, direct_of_levels(first, weights, x))
 
 
 def test_rows_of_a_selection_that_does_not_nest(evaluated):
@@ -80,6 +107,7 @@ def test_rows_of_a_selection_that_does_not_nest(evaluated):
         x = evaluated["test"]
         check_row(rows[0], direct(mixtures[n], torch.zeros(n).double(), x), n * 2 * D + n - 1)
         check_row(rows[1], direct(mixtures[n], log_priors[n], x), n * 2 * D + n - 1)
+        check_discrete(rows[1], direct_of_levels(mixtures[n], log_priors[n], x))
 
 
 @pytest.mark.parametrize("worst", [-1e6, -math.inf])
@@ -117,7 +145,28 @@ def test_rows_of_a_circuit_that_is_no_mixture(evaluated):
         found = [row[k] for k in ("method", "grid", "codebook_size", "size", "n_components")]
         assert found == ["einet", "-", 0, 2, 0]
         assert row["weights"] == "learned"
-        check_row(row, circuit.log_prob(evaluated[row["split"]]), circuit.n_parameters)
+        x = evaluated[row["split"]]
+        check_row(row, circuit.log_prob(x), circuit.n_parameters)
+        check_discrete(row, circuit.log_prob_discrete(to_images(x, LEVELS)))
+
+
+def test_grey_levels_of_few_images_where_models_are_large_or_splits_many(monkeypatch, evaluated):
+    """The first images of all splits but the test images, and of those too beyond many
+    components."""
+    monkeypatch.setattr(density, "FEW", 3)
+    monkeypatch.setattr(density, "MANY", 7)
+    uniform = torch.zeros(8).double()
+    for n, of_test in ((7, 7), (8, 3)):
+        mixture = mixture_of(n, D, uniform=True)
+        (models,) = distilled_models("dmrs", {n: mixture}, [n], {n: uniform[:n]})
+        models.circuit.levels = LEVELS
+        found = log_probs_discrete(models, images_of(evaluated))
+        for split, expected in (("test", of_test), ("train", 3)):
+            x = evaluated[split][:expected]
+            (_, _, log_prob), _ = found[split]
+            assert len(log_prob) == expected
+            direct = direct_of_levels(models.circuit, uniform[:n], x)
+            torch.testing.assert_close(log_prob, direct, rtol=1e-10, atol=1e-10)
 
 
 def test_a_model_is_the_first_components():

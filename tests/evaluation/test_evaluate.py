@@ -42,6 +42,8 @@ def test_all_models_of_all_circuits_are_evaluated():
     nested = distilled_models("dmrs", mixtures(8), [1, 3, 8], priors)
     searched = distilled_models("dmbs", mixtures(1, 3, 8), [1, 3, 8], priors)
     circuits = [*nested, *searched, einet]
+    for models in circuits:
+        models.circuit.levels = 17
     found = evaluate(circuits, images, lambda x: LABELS[: len(x)], (3, 64), 4, seed=0)
     assert len(found.density) == 2 * (2 * 3 + 2 * 3 + 1)
     models = [(row["method"], row["n_components"]) for row in found.inpainting[::5]]
@@ -52,6 +54,9 @@ def test_all_models_of_all_circuits_are_evaluated():
     joint = [log_prob.mean().item() for models in found.test for _, _, log_prob in models]
     assert test == joint
     check_log_likelihoods(found)
+    for row in found.density:
+        assert row["n_images_discrete"] == row["n_images"]
+        assert row["bpd_discrete"] < row["bpd"]
     kinds = [f"{method}/{kind}" for method in ("dmrs", "dmbs", "einet")
              for kind in ("samples", "means", "unconditional")]  # fmt: skip
     assert set(found.pictures) == {*kinds, "hidden", "truth"}

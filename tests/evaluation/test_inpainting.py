@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import mixture_of, seeded, terms
+from helpers import class_log_probs, mixture_of, seeded, terms
 
 from vqdistill.data import Images
 from vqdistill.evaluation import inpainting
@@ -23,8 +23,9 @@ SHAPE, D, LEVELS = (6, 8), 48, 17
 NAMES = ["left", "right", "top", "bottom", "centre"]
 
 
-def evaluated(n=6, sizes=(2, 6)):
-    full, weights = mixture_of(n, D, uniform=True), torch.randn(n, generator=seeded()).double()
+def evaluated(n=6, sizes=(2, 6), n_classes=2):
+    full = mixture_of(n, D, uniform=True, n_classes=n_classes)
+    weights = torch.randn(n, generator=seeded()).double()
     return distilled_models("dmrs", {n: full}, list(sizes), {n: weights}, grid="2x2")[0]
 
 
@@ -126,6 +127,18 @@ def test_metrics_of_rows_are_those_of_the_same_queries(x):
             assert row[f"coherence_{kind}"] == coherence(completed, truth, hidden, SHAPE)
         assert row["sharpness_truth"] == sharpness(truth, hidden, SHAPE)
         assert row["coherence_truth"] == coherence(truth, truth, hidden, SHAPE)
+
+
+def test_class_accuracy_is_the_share_of_likeliest_classes_that_are_right(x):
+    one, found = evaluated(), set()
+    for row in rows_of(one, x, (2, 6)):
+        observed = ~hidden_masks(SHAPE)[row["mask"]]
+        guesses = class_log_probs(one.model(row["n_components"]), x[:5], observed).argmax(1)
+        assert row["class_accuracy"] == (guesses == LABELS[:5]).double().mean().item()
+        found.add(row["class_accuracy"])
+    assert len(found) > 1
+    unknown = rows_of(evaluated(n_classes=1), x, (6,))
+    assert all(math.isnan(row["class_accuracy"]) for row in unknown)
 
 
 def test_the_classifier_sees_the_truth_where_it_is_observed(x):

@@ -152,8 +152,8 @@ def test_a_damaged_record_gets_into_no_table(commands, folder, log, damage):
 @pytest.mark.parametrize(
     ("step", "name", "damage"),
     [
-        ("draw_charts", "density_summary.csv", truncated),
-        ("draw_charts", "density_summary.csv", flipped_digit),
+        ("draw_charts", "density.csv", truncated),
+        ("draw_charts", "density.csv", flipped_digit),
         ("draw_pictures", "pictures.npz", half),
         ("draw_pictures", "pictures.npz", flipped),
     ],
@@ -204,6 +204,6 @@ def test_records_hold_the_digests_of_all_files(undisturbed):
     """Or the tests above could pass with records that know too little."""
     path = undisturbed / "results/tiny/metrics/2x2-K4/seed-0/record.json"
     record = json.loads(path.read_text(encoding="utf-8"))
-    assert len(record["files"]) == 13
+    assert len(record["files"]) == 15
     for path, digest in record["files"].items():
         assert provenance.file_digest(undisturbed / path) == digest

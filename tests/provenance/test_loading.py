@@ -13,8 +13,7 @@ from vqdistill.baselines import load_baseline
 from vqdistill.baselines.gmm import GaussianMixture
 from vqdistill.circuits.gaussian import log_density
 from vqdistill.circuits.mixture import DecodedComponents, Mixture, StreamedMixture
-from vqdistill.distillation import dmrs, mixtures
-from vqdistill.distillation.exm import log_prior_of_all
+from vqdistill.distillation import dmrs, exm, mixtures
 from vqdistill.errors import InputError
 from vqdistill.files import read_tensors, write_arrays, write_json, write_tensors
 from vqdistill.models.classifier import Classifier
@@ -33,6 +32,7 @@ BASELINES = {
 }
 EVERY = every_latent(K, (2, 2))
 EXACT = {"grid": "2x2", "codebook_size": K, "seed": SEED}
+HALF = torch.arange(64) < 32
 
 
 def save(path, model, own):
@@ -60,11 +60,13 @@ def results(tmp_path_factory):
                 module.running_var.uniform_(0.5, 2)
         models["vqvae"].decoder[-1].weight.mul_(16)  # latents that differ by nats
         models["prior"].head[-1].bias.normal_(0, 2)  # some of which are much more likely
+        models["prior"].head[-1].weight.mul_(30)  # and some in one class
     save(folder / "models/vqvae-2x2-K3", models["vqvae"], TEACHER)
     save(folder / "models/prior-2x2-K3", models["prior"], PRIOR)
     models = {name: model.eval() for name, model in models.items()}
     with torch.no_grad():
-        arrays = {"exm/log_prob": log_prior_of_all(models["prior"]).numpy()}
+        log_prob, by_class = (part.numpy() for part in exm.log_probs_of_all(models["prior"]))
+        arrays = {"exm/log_prob": log_prob, "exm/log_prob_by_class": by_class}
         for name, sizes in {"dmrs": [K**4], "dmbs": [2, 5]}.items():  # nested, and not
             models[name] = {}
             for n in sizes:
@@ -126,6 +128,41 @@ def test_the_exact_model_is_the_same_when_it_is_streamed(results, x, monkeypatch
     assert isinstance(streamed, StreamedMixture)
     assert not isinstance(streamed, Mixture)
     torch.testing.assert_close(streamed.log_prob(x), kept.log_prob(x), rtol=0, atol=1e-3)
+    classes = (model.class_log_prob(x, HALF) for model in (streamed, kept))
+    torch.testing.assert_close(*classes, rtol=0, atol=1e-3)
+
+
+def test_classes_are_those_of_the_prior(results, x):
+    """p(c | x) by p(z|c) p(x|z) of the prior, latent by latent: all of them, and selected ones."""
+    models = results[1]
+    with torch.no_grad():
+        of_all = torch.stack(
+            [models["prior"].log_prob(EVERY, torch.full((K**4,), c)) for c in range(10)], 1
+        ).double()
+    joint = terms(models, EVERY, x)[..., None] + of_all[:, None]  # [N, B, C]
+    exact = load(results, "exm", **EXACT)
+    found = exact.class_log_prob(x)
+    torch.testing.assert_close(found, joint.logsumexp(0).log_softmax(1), rtol=0, atol=2e-3)
+    assert found.exp().max() > 0.2
+    stored = models["dmbs"][5]
+    shares = stored.log_prob_by_class.log_softmax(1)
+    joint = terms(models, stored.codes, x)[..., None] + shares[:, None]
+    found = load(results, "dmbs", n_components=5, **EXACT).class_log_prob(x)
+    torch.testing.assert_close(found, joint.logsumexp(0).log_softmax(1), rtol=0, atol=2e-3)
+
+
+def test_an_exact_model_of_too_many_latents_knows_no_classes(results, x, tmp_path, monkeypatch):
+    kept = exm.log_probs_of_all(results[1]["prior"])
+    monkeypatch.setattr(exm, "MAX_BY_CLASS", 10 * K**4 - 1)
+    log_prob, by_class = exm.log_probs_of_all(results[1]["prior"])
+    assert by_class is None
+    assert torch.equal(log_prob, kept[0])
+    folder = shutil.copytree(results[0], tmp_path / "results")
+    path = folder / f"latents/2x2-K3/seed-{SEED}/latents.npz"
+    write_arrays(path, {"exm/log_prob": log_prob.numpy()})
+    model = vqdistill.load(folder, "exm", **EXACT)
+    assert torch.equal(model.log_prob(x), load(results, "exm", **EXACT).log_prob(x))
+    assert "class_log_prob: this model knows no classes" in refusal(model.class_log_prob, x)
 
 
 def test_the_exact_model_under_uniform_weights(results, x):
@@ -347,7 +384,8 @@ def test_a_streamed_exact_model_is_saved_too(results, x, tmp_path, monkeypatch):
 
 def test_circuits_without_a_run_are_saved(x, tmp_path):
     trained = GaussianMixture(5, 64)
-    for number, model in enumerate((trained, mixture_of(3, 64), einet_of(SHAPE, 2, 4))):
+    known = mixture_of(3, 64, n_classes=4)
+    for number, model in enumerate((trained, mixture_of(3, 64), known, einet_of(SHAPE, 2, 4))):
         model.save(tmp_path / f"{number}.safetensors")
         check_same(vqdistill.load(tmp_path / f"{number}.safetensors"), model, x)
 
@@ -356,7 +394,9 @@ def check_same(again, model, x):
     """To the bit."""
     assert torch.equal(again.log_prob(x), model.log_prob(x))
     assert torch.equal(again.sample(3, seeded()), model.sample(3, seeded()))
-    for name in ("image_shape", "levels", "n_parameters", "n_variables"):
+    if model.n_classes > 1:
+        assert torch.equal(again.class_log_prob(x), model.class_log_prob(x))
+    for name in ("image_shape", "levels", "n_classes", "n_parameters", "n_variables"):
         assert getattr(again, name) == getattr(model, name), name
 
 
@@ -368,7 +408,7 @@ def test_files_that_hold_no_model(results, tmp_path):
     saved = tmp_path / "model.safetensors"
     load(results, "dmrs", n_components=7, **EXACT).save(saved)
     tensors, facts = read_tensors(saved)
-    for name in tensors:  # one is missing
+    for name in {*tensors} - {"log_classes"}:  # one is missing; of classes a model may know none
         write_tensors(saved, {n: t for n, t in tensors.items() if n != name}, facts)
         assert refusal(vqdistill.load, saved).startswith(f"{saved}: "), name
     before = saved.read_bytes()

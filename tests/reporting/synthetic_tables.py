@@ -5,10 +5,36 @@ import pandas as pd
 
 COMPONENTS = [2**i for i in range(15)]
 DIMENSIONS = 784
+QUAD_TREES = {4: 1.62, 8: 1.558, 16: 1.504, 32: 1.454, 64: 1.417, 128: 1.397}  # BPD by K
+STUDENTS = {  # BPD of deep circuits, and of flat mixtures of such sizes, by K
+    "2x2": ({2: 3.45, 4: 3.12, 8: 3.06}, {2: 5.4, 4: 4.68, 8: 4.32}),
+    "4x4": ({2: 2.95, 4: 2.75, 8: 2.70}, {2: 5.2, 4: 4.60, 8: 4.16}),
+}
+MODELS = ("dmrs 2x2", "dmrs 4x4", "dmbs 4x4", "deep 4x4", "cm", "einet", "quad_tree")
+DEEP = ("deep", "einet", "quad_tree")
 
 
 def mixture_size(n: int) -> int:
     return n * 2 * DIMENSIONS + n - 1
+
+
+def quad_tree_size(k: int) -> int:
+    return 2 * DIMENSIONS * k + 1049 * k * (k - 1) + k - 1
+
+
+def circuit_rows(seeds):
+    """Quad-trees, and what is learned on the samples of two teachers, with K = 4096 codes."""
+    for seed in seeds:
+        shift = 0.01 * (seed - 2)
+        for k, bpd in QUAD_TREES.items():
+            yield "quad_tree", "-", 0, k, 0, "learned", seed, bpd + shift, quad_tree_size(k)
+        for grid, (deep, flat) in STUDENTS.items():
+            for k, bpd in deep.items():
+                keys = ("deep", grid, 4096, k, 0, "learned", seed)
+                yield *keys, bpd + 2 * shift, quad_tree_size(k) + 9 * k
+            for k, bpd in flat.items():
+                n = quad_tree_size(k) // (2 * DIMENSIONS)
+                yield "flat", grid, 4096, n, 0, "learned", seed, bpd + shift, mixture_size(n)
 
 
 def density_table(methods=None, seeds=range(5), components=COMPONENTS) -> pd.DataFrame:
@@ -42,12 +68,18 @@ def density_table(methods=None, seeds=range(5), components=COMPONENTS) -> pd.Dat
         for size in (2, 4, 8, 16, 30):
             key = ("einet", "-", 0, size, 0, "learned", seed)
             rows.append((*key, 2.6 + 0.8 / size + 0.01 * (seed - 2), size**3 * 3136))
+    rows += circuit_rows(seeds)
     columns = ["method", "grid", "codebook_size", "size", "n_components", "weights", "seed"]
     table = pd.DataFrame(rows, columns=[*columns, "bpd", "n_parameters"])
     table.insert(0, "experiment", "synthetic")
     table.insert(1, "dataset", "mnist")
     nats = (8 - table["bpd"]) * DIMENSIONS * np.log(2)
-    table = with_quantiles(table, "bpd")
+    table = table.assign(
+        n_images_discrete=10_000,
+        log_prob_discrete=-(table["bpd"] - 0.2) * DIMENSIONS * np.log(2),
+        bpd_discrete=table["bpd"] - 0.2,
+    )
+    table = with_quantiles(with_quantiles(table, "bpd"), "bpd_discrete")
     return table.assign(split="test", n_images=10_000, log_likelihood=nats, code_version="abc")
 
 
@@ -65,9 +97,10 @@ def inpainting_table(density: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for mask in ("left", "right", "top", "bottom", "centre"):
         quantiles = [column for column in density if column.startswith("bpd_")]
-        table = density[chosen].drop(columns=["log_likelihood", "split", *quantiles])
+        others = ["log_likelihood", "split", "n_images_discrete", "log_prob_discrete", *quantiles]
+        table = density[chosen].drop(columns=others)
         n = len(table)
-        baseline = table["method"].isin(["cm", "einet"])
+        baseline = table["method"].isin(["cm", "einet", "flat"])
         table = table.assign(
             mask=mask,
             n_scored=1000,
@@ -76,6 +109,7 @@ def inpainting_table(density: pd.DataFrame) -> pd.DataFrame:
             mean_absolute_error=0.1,
             accuracy_sample=0.9 + 0.01 * rng.random(n),
             accuracy_mean=0.9,
+            class_accuracy=np.where(table["grid"] == "-", np.nan, 0.95),
             sharpness_sample=np.where(baseline, 0.6, 0.9) + 0.02 * rng.random(n),
             sharpness_mean=0.5,
             sharpness_truth=1.0,
@@ -119,7 +153,7 @@ def sizes_table(seeds=range(2)) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "n_parameters", "codebook_usage", "perplexity"])
 
 
-def history_table(models=("vqvae-2x2-K16", "cm", "einet-4", "prior-4x4-K4096"), seeds=range(3)):
+def history_table(models=("prior-4x4-K4096", "deep-4x4-K4096-16", "cm", "einet-4"), seeds=range(3)):
     rows = []
     for m, model in enumerate(models):
         for seed in seeds:
@@ -145,7 +179,7 @@ def codebook_table(sizes=(("2x2", 16), ("2x2", 4096), ("4x4", 4096)), seeds=rang
     return pd.DataFrame(rows, columns=["grid", "codebook_size", "seed", "rank", "frequency"])
 
 
-def pictures(methods=("dmrs 2x2", "dmrs 4x4", "dmbs 4x4", "cm", "einet"), h=28, digits=10):
+def pictures(methods=MODELS, h=28, digits=10):
     """Arrays of pictures.npz: rings of different radius for digits."""
     y, x = np.mgrid[:h, :h] / (h - 1) - 0.5
     radii = 0.1 + 0.03 * np.arange(digits)
@@ -163,8 +197,8 @@ def pictures(methods=("dmrs 2x2", "dmrs 4x4", "dmbs 4x4", "cm", "einet"), h=28, 
         "method": np.array([name.split()[0] for name in methods]),
         "grid": np.array([[*name.split(), "-"][1] for name in methods]),
         "codebook_size": np.array([4096 if " " in name else 0 for name in methods]),
-        "size": np.array([30 if name == "einet" else 0 for name in methods]),
-        "n_components": np.array([0 if name == "einet" else 16384 for name in methods]),
+        "size": np.array([30 * (name.split()[0] in DEEP) for name in methods]),
+        "n_components": np.array([16384 * (name.split()[0] not in DEEP) for name in methods]),
         "masks": np.array(["left", "right", "top", "bottom", "centre"]),
         "digits": np.arange(digits),
         "hidden": hidden,

@@ -21,7 +21,7 @@ def test_a_run_agrees_with_itself_and_with_one_of_its_seeds(density):
     middle = density_summary(density[density["seed"] == 2])  # a single seed has no interval
     for ours, theirs in ((summary, summary), (middle, summary), (middle, middle)):
         found = compare(ours, theirs)
-        assert len(found) == len(FEW) * 2 + 5 + 5 + 1  # ExM, EiNet, the floor
+        assert len(found) == len(FEW) * 2 + 5 + 5 + 1 + 6 + 12  # ExM … quad-trees, deep, flat
         assert set(found["agrees"]) == {"yes"}
         np.testing.assert_allclose(found["difference"], 0, atol=0.011)
 

@@ -53,7 +53,7 @@ def test_an_interval_where_there_is_one():
     assert interval(3.0, float("nan"), float("nan")) == "3.00"
 
 
-def test_the_page_begins_with_the_eight_verdicts_and_has_every_figure(tables):
+def test_the_page_begins_with_the_verdicts_and_has_every_figure(tables):
     claims, summary = tables
     text = page("synthetic", claims, summary, TIMINGS, CAPTIONS)
     first = text[: text.index("## The largest models")]

@@ -142,11 +142,11 @@ def test_summary_names_all_code_versions(density):
 
 def test_gather_joins_and_sorts(density):
     parts = {f"{s}.csv": density[density["seed"] == s] for s in (4, 2, 0, 1, 3)}
-    gathered = tables.gather(parts)
+    gathered = tables.gather(parts, "density")
     assert list(gathered.columns) == list(density.columns)
     expected = density.sort_values([*tables.KEYS, "split"], ignore_index=True)
     pd.testing.assert_frame_equal(gathered, expected)
-    backwards = tables.gather(dict(reversed(parts.items())))
+    backwards = tables.gather(dict(reversed(parts.items())), "density")
     pd.testing.assert_frame_equal(gathered, backwards)
 
 
@@ -166,7 +166,7 @@ def test_gather_names_the_files_it_refuses(density, change, message):
     parts = {"zero.csv": density[density["seed"] == 0], "one.csv": density[density["seed"] == 1]}
     parts["one.csv"] = parts["one.csv"].assign(**change)
     with pytest.raises(InputError, match=message) as raised:
-        tables.gather(parts)
+        tables.gather(parts, "density")
     assert "one.csv" in str(raised.value)
 
 

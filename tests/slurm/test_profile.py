@@ -11,7 +11,7 @@ from helpers import ROOT
 PROFILE = ["--workflow-profile", "workflow/profiles/slurm"]
 LOCAL = {"prepare_data", "tabulate", "draw_charts", "draw_pictures", "all"}
 COMPUTING = {"train_vqvae", "train_prior", "train_baseline", "train_classifier"}
-COMPUTING |= {"evaluate_teacher", "evaluate_baseline"}
+COMPUTING |= {"train_student", "evaluate_teacher", "evaluate_baseline"}
 
 
 def planned(folder: Path, *arguments: str) -> list[tuple[str, dict[str, str]]]:

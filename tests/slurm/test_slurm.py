@@ -19,7 +19,7 @@ PROFILE = ["--workflow-profile", "workflow/profiles/slurm"]
 # A cluster of one node on one disk answers fast, and jobs of seconds belong together.
 FAST = ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"]
 CHAINS = ["--groups"]
-OF_TEACHERS = ("train_vqvae", "train_prior", "distil", "evaluate_teacher")
+OF_TEACHERS = ("train_vqvae", "train_prior", "train_student", "distil", "evaluate_teacher")
 CHAINS += [f"{rule}=chain" for rule in OF_TEACHERS]
 CHAINS += [f"{rule}=baseline" for rule in ("train_baseline", "evaluate_baseline")]
 
@@ -110,7 +110,7 @@ def test_quick_preset_has_the_tables_of_a_local_run(slurm, copy_repository, star
     report_overhead(folder, ids, seconds)
 
     assert_same_tables(*(path / "results/quick/tables" for path in (folder, ROOT)))
-    assert len(ids) == len(set(ids)) == 1 + 10 + 25  # classifier, teachers, baselines
+    assert len(ids) == len(set(ids)) == 1 + 10 + 30  # classifier, teachers, baselines
     assert set(jobs().loc[ids, "state"]) == {"COMPLETED"}
     local = set(re.findall(r"\nlocalrule (\w+):", said))
     assert local == {"prepare_data", "tabulate", "draw_charts", "draw_pictures", "all"}

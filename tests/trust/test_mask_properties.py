@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import einet_of, mixture_of, seeded, terms
+from helpers import (
+    class_log_probs,
+    einet_of,
+    explicit,
+    mixture_of,
+    quad_tree_of,
+    seeded,
+    terms,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -21,15 +29,19 @@ def streamed(mixture):
     decoded = DecodedComponents(
         mixture.components.parameters, mixture.n_components, D, torch.device("cpu")
     )
-    return StreamedMixture(mixture.log_weights, decoded)
+    return StreamedMixture(mixture.log_weights, decoded, mixture.log_classes)
 
 
 CIRCUITS = {
-    "mixture": mixture_of(24, D, 0.02),
-    "streamed": streamed(mixture_of(24, D, 0.02)),
+    "mixture": mixture_of(24, D, 0.02, n_classes=3),
+    "streamed": streamed(mixture_of(24, D, 0.02, n_classes=3)),
     "einet": einet_of((4, 4), 2, 2),
+    "quad-tree": quad_tree_of((4, 4), 2, 2, 1),
 }
 ANY_CIRCUIT = pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
+FLAT = {name: CIRCUITS[name] for name in ("mixture", "streamed", "einet")}  # a tree has too many
+ANY_FLAT = pytest.mark.parametrize("circuit", FLAT.values(), ids=FLAT)
+OF_CLASSES = pytest.mark.parametrize("circuit", [FLAT["mixture"], FLAT["streamed"]])
 
 pixels = st.floats(-0.5, 1.5, width=32)
 images = arrays(np.float32, (B, D), elements=pixels).map(torch.from_numpy)
@@ -42,7 +54,7 @@ def close(found, expected, tolerance=ROUNDING):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
-@ANY_CIRCUIT
+@ANY_FLAT
 @TRIED
 @given(x=images, observed=masks)
 def test_marginal_and_conditional_are_those_of_the_flat_mixture(circuit, x, observed):
@@ -55,6 +67,25 @@ def test_marginal_and_conditional_are_those_of_the_flat_mixture(circuit, x, obse
     torch.testing.assert_close(
         circuit.conditional_log_prob(x, observed), conditional, rtol=ROUNDING, atol=ROUNDING + scale
     )
+
+
+@OF_CLASSES
+@TRIED
+@given(x=images, observed=masks)
+def test_classes_are_those_of_the_flat_mixture(circuit, x, observed):
+    close(circuit.class_log_prob(x, observed), class_log_probs(circuit, x, observed))
+
+
+@ANY_FLAT
+@TRIED
+@given(x=images, observed=masks)
+def test_deviations_are_those_of_the_flat_mixture(circuit, x, observed):
+    """√(E[(x − E[x])²]) of each hidden pixel, component by component; 0 of observed ones."""
+    shares, (_, means, stds) = terms(circuit, x, observed).softmax(1), explicit(circuit)
+    squares = (means - (shares @ means)[:, None]).square() + stds.square()  # [B, N, D]
+    expected = (shares[..., None] * squares).sum(1).sqrt()
+    found = circuit.conditional_std(x.double(), observed)
+    close(found, torch.where(observed, 0.0, expected))
 
 
 @ANY_CIRCUIT
@@ -86,7 +117,8 @@ def test_hiding_one_more_pixel_integrates_it_out(circuit, x, observed, data):
 @given(x=images, observed=masks, noise=st.sampled_from([math.nan, math.inf, -1e30, 0.25]))
 def test_hidden_values_never_matter(circuit, x, observed, noise):
     other = torch.where(observed, x, noise)
-    for query in ("log_prob", "conditional_mean", "conditional_mode"):
+    queries = ["log_prob", "conditional_mean", "conditional_std", "conditional_mode"]
+    for query in queries + ["class_log_prob"] * (circuit.n_classes > 1):
         ask = getattr(circuit, query)
         assert torch.equal(ask(x, observed), ask(other, observed)), query
     drawn = [circuit.conditional_sample(images, observed, seeded()) for images in (x, other)]
@@ -117,6 +149,10 @@ def test_one_mask_for_all_is_the_same_mask_for_each(circuit, x, observed):
     close(circuit.log_prob(x, observed), circuit.log_prob(x, each))
     mean, same = circuit.conditional_mean(x, observed), circuit.conditional_mean(x, each)
     torch.testing.assert_close(mean, same, rtol=0, atol=1e-6)
+    std, same = circuit.conditional_std(x, observed), circuit.conditional_std(x, each)
+    torch.testing.assert_close(std, same, rtol=0, atol=1e-6)
+    if circuit.n_classes > 1:
+        close(circuit.class_log_prob(x, observed), circuit.class_log_prob(x, each))
 
 
 @ANY_CIRCUIT

@@ -19,7 +19,7 @@ from helpers import TINY, configuration, copy_repository, environment
 from snakemake.utils import update_config
 
 from vqdistill import estimates as plan
-from vqdistill.config import baselines, checked, expected_models, teachers
+from vqdistill.config import baselines, checked, expected_models, students, teachers
 from vqdistill.distillation import MAX_EXACT_LATENTS
 from vqdistill.errors import make_anew
 from vqdistill.files import read_csv, write_csv, write_json
@@ -69,7 +69,7 @@ def planned(repository: Path, folder: Path, *configs: Path) -> Counter:
     jobs = Counter()
     for block in re.split(r"\n(?=(?:local)?rule )", said)[1:]:
         rule = re.match(r"(?:local)?rule (\w+):", block)[1]
-        named = re.search(r"\n +wildcards: (?:teacher|model)=(\S+), seed=(\d+)\n", block)
+        named = re.search(r"\n +wildcards: (?:teacher|student|model)=(\S+), seed=(\d+)\n", block)
         jobs[(rule, named[1], int(named[2])) if named else (rule, "", -1)] += 1
     stated = re.search(r"\ntotal +(\d+)\n", said)
     assert sum(jobs.values()) == (int(stated[1]) if stated else 0), said
@@ -81,6 +81,7 @@ def expected_jobs(experiment: Experiment, seeds: list[int]) -> Counter:
     of_teachers = ("train_vqvae", "train_prior", "distil", "evaluate_teacher")
     of_baselines = ("train_baseline", "evaluate_baseline")
     jobs = Counter(product(of_teachers, teachers(experiment), seeds))
+    jobs += Counter(product(("train_student",), students(experiment), seeds))
     return jobs + Counter(product(of_baselines, baselines(experiment), seeds))
 
 
@@ -100,14 +101,15 @@ def test_paper_lists_every_run_of_every_seed(repository, tmp_path):
     assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS
     counts = Counter(rule for rule, _, _ in jobs.elements())
     assert counts["train_vqvae"] == counts["distil"] == counts["evaluate_teacher"] == 7 * 5
-    assert counts["train_baseline"] == counts["evaluate_baseline"] == (1 + 5 + 1) * 5
+    assert counts["train_student"] == 2 * 3 * 5
+    assert counts["train_baseline"] == counts["evaluate_baseline"] == (1 + 5 + 5 + 1) * 5
 
 
 def test_quick_preset_is_small_but_has_a_space_that_cannot_be_enumerated(repository, tmp_path):
     jobs = planned(repository, tmp_path, repository / "workflow/presets/quick.yaml")
     experiment = checked(configuration("quick"))
     assert jobs == expected_jobs(experiment, experiment.seeds) + SHARED + REPORT
-    assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS <= 96
+    assert sum(jobs.values()) == plan.jobs(experiment)["jobs"].sum() + plan.LAST_JOBS <= 116
     latents = [
         size ** math.prod(teacher.grid)
         for teacher in experiment.teachers
@@ -182,7 +184,7 @@ def test_cells_are_numbers_or_empty_where_the_dictionary_says_so(tiny):
         assert not cells.duplicated().any(), path
         empty = cells.columns[(cells == "").any()]
         may_be = {column for table, column in EMPTY if table == path.stem}
-        assert set(empty) <= (may_be if path.parent.name == "tables" else set()), path
+        assert set(empty) <= may_be, path
 
 
 def test_numeric_columns_are_numeric_for_plain_pandas(tiny):
@@ -240,7 +242,7 @@ def test_inpainting_has_every_mask_of_the_wanted_sizes(tiny):
     table = tables(tiny)["inpainting"]
     keys = ["method", "grid", "n_components"]
     models = {("exm", "2x2", 256), ("einet", "-", 0), ("gmm", "-", 0)}
-    models |= {("cm", "-", n) for n in (2, 4)}
+    models |= {("deep", "2x2", 0), ("quad_tree", "-", 0)} | {("cm", "-", n) for n in (2, 4)}
     models |= {(method, "2x2", n) for method in ("dmrs", "dmbs") for n in (2, 4)}
     names = ("dmrs", "dmbs", "random", "frequent")
     models |= {(method, "4x4", n) for method in names for n in (2, 4)}
@@ -320,7 +322,8 @@ def test_changed_code_retrains_the_models_that_use_it(repository, tiny, tmp_path
     module.write_text(module.read_text() + "\nCHANGED = True\n")
     jobs = planned(changed, tiny, config_file(tiny))
     trained = {(rule, name) for rule, name, _ in jobs if rule.startswith("train")}
-    assert trained == {("train_prior", "2x2-K4"), ("train_prior", "4x4-K4")}
+    learned = ("train_student", "deep-2x2-K4-2")
+    assert trained == {("train_prior", "2x2-K4"), ("train_prior", "4x4-K4"), learned}
 
 
 SMALLEST = {  # what is allowed of every setting that has a size
@@ -361,7 +364,7 @@ def test_a_run_is_compared_with_its_reference_as_often_as_it_is_asked(repository
     for _ in range(2):
         said = snakemake(repository, folder, "compare", "--configfile", *configs)
         found = re.findall(r"(\d+) of +(\d+) models agree; largest difference (\S+) bits", said)
-        assert len(found) == 10  # methods and grids
+        assert len(found) == 12  # methods and grids
         assert all(agree == models and float(most) == 0 for agree, models, most in found)
 
 
@@ -405,7 +408,7 @@ def test_every_result_is_named_by_a_record_with_all_that_made_it(tiny):
         for path in (tiny / "results/tiny" / kind).rglob("*"):
             assert path.is_dir() or path.name == RECORD or path in named, path
     steps = {"prepare_data", "train_vqvae", "train_prior", "train_baseline", "train_classifier"}
-    steps |= {"distil", "evaluate_teacher", "evaluate_baseline", "tabulate"}
+    steps |= {"train_student", "distil", "evaluate_teacher", "evaluate_baseline", "tabulate"}
     assert set(named.values()) == steps
 
 

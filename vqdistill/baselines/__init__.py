@@ -25,6 +25,7 @@ SETTINGS = {
     "cm": settings.ContinuousMixture,
     "einet": settings.EiNet,
     "gmm": settings.GaussianMixture,
+    "quad_tree": settings.QuadTree,
 }
 
 

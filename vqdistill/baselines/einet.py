@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vqdistill import settings
-from vqdistill.circuits.einet import EiNet, ExpectedCounts, GaussianLeaves
-from vqdistill.circuits.gaussian import MAX_STD, MIN_STD
+from vqdistill.circuits.einet import EiNet, ExpectedCounts
 from vqdistill.circuits.region_graph import poon_domingos
 from vqdistill.data import Batches
+from vqdistill.training import m_step
 from vqdistill.training.em import EMTrainer
 
 Settings = settings.EiNet
@@ -36,21 +36,19 @@ def trainer(
 ) -> EMTrainer:
     """Stochastic EM on `batches`, validated on validation_x [n, D]."""
 
-    def m_step(model: EiNet, counts: ExpectedCounts) -> None:
+    def move(model: EiNet, counts: ExpectedCounts, _: int) -> None:
         update(model, counts, settings.em_step_size)
 
     counts, every = zero_counts(model), settings.em_every
-    return EMTrainer(model, batches, validation_x, generator, counts, m_step, every)
+    return EMTrainer(model, batches, validation_x, generator, counts, move, every)
 
 
 def zero_counts(model: EiNet) -> ExpectedCounts:
     """The expected statistics of no image at all."""
-    means = model.leaves.means
     return ExpectedCounts(
         weights=[torch.zeros_like(layer.weights.flatten(2)) for layer in model.layers],
         mixing=[torch.zeros_like(layer.mixing) for layer in model.layers],
-        occupancy=torch.zeros_like(means[..., 0], dtype=torch.float64),
-        moments=torch.zeros_like(torch.stack([means, means], 2), dtype=torch.float64),
+        leaves=model.leaves.zero_counts(),
     )
 
 
@@ -61,28 +59,9 @@ def update(model: EiNet, counts: ExpectedCounts, step_size: float) -> None:
     [MIN_STD, MAX_STD], which for η = 1 still maximises the expected log-likelihood.
     """
     for layer, weights, mixing in zip(model.layers, counts.weights, counts.mixing, strict=True):
-        _update_weights(layer.weights.flatten(2), weights.mul_(layer.weights.flatten(2)), step_size)
-        _update_weights(layer.mixing.transpose(1, 2), mixing.transpose(1, 2), step_size)
-    _update_gaussians(model.leaves, counts, step_size)
+        expected = weights.mul_(layer.weights.flatten(2))
+        m_step.move_weights(layer.weights.flatten(2), expected, step_size, MIN_WEIGHT)
+        expected = mixing.transpose(1, 2)
+        m_step.move_weights(layer.mixing.transpose(1, 2), expected, step_size, MIN_WEIGHT)
+    m_step.move_gaussians(model.leaves, counts.leaves, step_size)
     counts.clear()
-
-
-def _update_weights(weights: Tensor, counts: Tensor, step_size: float) -> None:
-    """Moves weights [..., n], in place, towards the counts normalised over the last dimension."""
-    total = counts.sum(-1, keepdim=True)
-    target = torch.where(total > 0, counts / total, weights)
-    weights.lerp_(target, step_size).clamp_(min=MIN_WEIGHT)
-    weights.div_(weights.sum(-1, keepdim=True))
-
-
-def _update_gaussians(leaves: GaussianLeaves, counts: ExpectedCounts, step_size: float) -> None:
-    means, stds = leaves.means.double(), leaves.stds.double()
-    moments = torch.stack([means.square() + stds.square(), means], 2)  # [leaves, K, 2, pixels]
-    occupancy = counts.occupancy[..., None, None]
-    moments = moments.lerp(
-        torch.where(occupancy > 0, counts.moments / occupancy, moments), step_size
-    )
-    second, first = moments.unbind(2)
-    variance = (second - first.square()).clamp(min=0.0)
-    leaves.means.copy_(first)
-    leaves.stds.copy_(variance.sqrt().clamp(MIN_STD, MAX_STD))

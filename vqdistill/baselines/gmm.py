@@ -40,12 +40,12 @@ def trainer(
 
     Raises InputError where these are fewer than the components.
     """
-    n = len(batches.images)
-    if settings.size > n:
-        raise InputError(f"gmm: size is {settings.size}, expected at most the {n} training images")
-    order = torch.randperm(n, generator=generator, device=generator.device)
-    first = batches.images[order[: settings.size].to(batches.images.device)]
-    model.means.copy_((first + 0.5) / batches.levels)
+    first = batches.some(settings.size, generator)
+    if len(first) < settings.size:
+        raise InputError(
+            f"gmm: size is {settings.size}, expected at most the {len(first)} training images"
+        )
+    model.means.copy_(first)
     counts = zero_counts(model)
     return EMTrainer(model, batches, validation_x, generator, counts, update, len(batches))
 
@@ -80,7 +80,7 @@ def zero_counts(model: GaussianMixture) -> Tensor:
     return model.means.new_zeros(n, 1 + 2 * d, dtype=torch.float64)
 
 
-def update(model: GaussianMixture, counts: Tensor) -> None:
+def update(model: GaussianMixture, counts: Tensor, _: int = 0) -> None:
     """The M-step, from Σ_b r_bn [1, x, x²] [N, 1 + 2D]; clears the counts."""
     d = model.n_variables
     used = counts[:, :1] > FEWEST

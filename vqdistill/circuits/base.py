@@ -14,6 +14,7 @@ from vqdistill.circuits.inputs import (
     as_count,
     as_generator,
     as_images,
+    as_levels,
     as_mask,
     as_masks,
     check_pixels,
@@ -60,6 +61,7 @@ class Circuit(ABC):
     n_variables: int
     image_shape: tuple[int, ...] | None = None  # (h, w), where it is known
     levels: int | None = None  # grey levels of the images that it is a model of
+    n_classes: int = 1  # that it tells apart; 1 where it knows of none
 
     @property
     @abstractmethod
@@ -81,18 +83,42 @@ class Circuit(ABC):
 
     def bpd(self, x: Array) -> Tensor:
         """Bits per dimension [B], −log p(x) / (D ln 2) + log₂ of the number of grey levels."""
-        if not self.levels:
-            raise InputError(
-                "bpd: the number of grey levels is not known of this model; set its `levels`, such"
-                " as model.levels = 256"
-            )
+        self._check_levels("bpd")
         return bits_per_dimension(self.log_prob(x), self.n_variables, self.levels)
+
+    def log_prob_discrete(self, images: Array) -> Tensor:
+        """log P(v) [B] of grey levels v, uint8 [B, D] or [B, h, w], in nats; not differentiable.
+
+        Each leaf gives the mass that it has on the bin [v/L, (v + 1)/L) of its pixel, with L grey
+        levels; the first bin has all below it too, and the last all above.
+        """
+        self._check_levels("log_prob_discrete")
+        with torch.no_grad():
+            return self._log_prob_discrete(self._asked_levels(images))
+
+    def bpd_discrete(self, images: Array) -> Tensor:
+        """Bits per dimension [B] of grey levels, −log P(v) / (D ln 2): those that a lossless code
+        takes for a pixel, as models of categorical pixels give them."""
+        return bits_per_dimension(self.log_prob_discrete(images), self.n_variables, 1)
 
     def conditional_log_prob(self, x: Array, observed: Array | None = None) -> Tensor:
         """log p(x_u | x_o) = log p(x) − log p(x_o) [B], in nats."""
         x, observed = self._asked(x, observed)
         check_pixels(x)  # of all pixels, since log p(x) is asked
         return self._conditional_log_prob(x, observed)
+
+    def class_log_prob(self, x: Array, observed: Array | None = None) -> Tensor:
+        """log p(c | x) [B, C], or with a mask log p(c | x_o), in nats; exact.
+
+        With nothing observed that is the model's log p(c). Raises InputError where the model knows
+        no classes.
+        """
+        if self.n_classes < 2:
+            raise InputError(
+                "class_log_prob: this model knows no classes; 'deep', 'dmrs', 'dmbs', 'random',"
+                " 'frequent' and an 'exm' of few latents do, loaded from a run by vqdistill.load"
+            )
+        return self._class_log_prob(*self._asked(x, observed, optional=True))
 
     def sample(
         self, n: int, generator: Generator | None = None, leaf_means: bool = False
@@ -118,6 +144,14 @@ class Circuit(ABC):
     def conditional_mean(self, x: Array, observed: Array | None = None) -> Tensor:
         """x with its unobserved pixels replaced by E[x_u | x_o]; exact."""
         return self._completed(self._conditional_mean, x, observed)
+
+    def conditional_std(self, x: Array, observed: Array | None = None) -> Tensor:
+        """The standard deviation of each unobserved pixel under p(x_u | x_o), of the shape of x;
+        zero for observed pixels; exact."""
+        images, mask = self._asked(x, observed)
+        with torch.no_grad():
+            stds = self._conditional_std(images, mask).to(images.dtype)
+            return torch.where(mask, 0.0, stds).view(x.shape)
 
     def conditional_mode(self, x: Array, observed: Array | None = None) -> Tensor:
         """x with its unobserved pixels replaced by the max-product state.
@@ -175,6 +209,10 @@ class Circuit(ABC):
         """log p(x_o) [B]; of all pixels where there is no mask."""
 
     @abstractmethod
+    def _log_prob_discrete(self, images: Tensor) -> Tensor:
+        """log P(v) [B] of grey levels v, uint8 [B, D], of which there are `levels`."""
+
+    @abstractmethod
     def _sample(self, n: int, generator: Generator, leaf_means: bool) -> Tensor:
         """[n, D]"""
 
@@ -189,12 +227,20 @@ class Circuit(ABC):
         """[B, D]"""
 
     @abstractmethod
+    def _conditional_std(self, x: Tensor, observed: Tensor) -> Tensor:
+        """[B, D]"""
+
+    @abstractmethod
     def _conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
         """[B, D]"""
 
     @abstractmethod
     def _stored(self) -> Stored:
         """What a file holds; InputError where it can't be held."""
+
+    def _class_log_prob(self, x: Tensor, observed: Tensor | None) -> Tensor:
+        """[B, C]; asked only where there are classes."""
+        raise NotImplementedError
 
     def _conditional_log_prob(self, x: Tensor, observed: Tensor) -> Tensor:
         return self._log_prob(x, None) - self._log_prob(x, observed)
@@ -231,6 +277,18 @@ class Circuit(ABC):
         x, masks = as_images(x, layout, self.device), as_masks(masks, layout, self.device)
         check_pixels(x, masks.any(0))
         return x, masks
+
+    def _asked_levels(self, images: Array) -> Tensor:
+        """Grey levels uint8 [B, D]."""
+        layout = Layout(self.n_variables, self.image_shape)
+        return as_levels(images, self.levels, layout, self.device)
+
+    def _check_levels(self, query: str) -> None:
+        if not self.levels:
+            raise InputError(
+                f"{query}: the number of grey levels is not known of this model; set its `levels`,"
+                " such as model.levels = 256"
+            )
 
     def _completed(self, query: Callable, x: Array, observed: Array | None, *others) -> Tensor:
         """x with its hidden pixels as a query fills them, without gradients."""

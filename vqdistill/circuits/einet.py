@@ -14,22 +14,20 @@ Images are the last dimension. Scales are always float64; the values have the ty
 the parameters in training, float64 in every query.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vqdistill.circuits.base import Circuit, Stored
-from vqdistill.circuits.gaussian import log_mode, product_weights
+from vqdistill.circuits.base import Stored
+from vqdistill.circuits.deep import QUERY_ELEMENTS, Choice, DeepCircuit, normalised
+from vqdistill.circuits.leaves import GaussianLeaves, LeafCounts
 from vqdistill.circuits.region_graph import Layer, RegionGraph, poon_domingos
 
 CPU_PRODUCTS = 2**19  # elements of exp(L_i + R_j) at a time: what a core's cache holds
 GPU_PRODUCTS = 2**26
-QUERY_ELEMENTS = 2**24  # elements of one block of images in a query
-
-Choice = Callable[[Tensor], Tensor]  # scores [A, n] -> the chosen index [A]
 
 
 @dataclass
@@ -58,75 +56,12 @@ class ExpectedCounts:
 
     weights: list[Tensor]  # a layer: [partitions, K, K²], the count of W_kij divided by W_kij
     mixing: list[Tensor]  # a layer: [regions, d, K]
-    occupancy: Tensor  # [leaves, K] float64
-    moments: Tensor  # [leaves, K, 2, pixels] float64, Σ_b responsibility · [x², x]
+    leaves: LeafCounts
 
     def clear(self) -> None:
         """Back to the statistics of no image, in place."""
-        for tensor in (*self.weights, *self.mixing, self.occupancy, self.moments):
+        for tensor in (*self.weights, *self.mixing, *self.leaves):
             tensor.zero_()
-
-
-class GaussianLeaves(nn.Module):
-    """K products of Gaussians for every leaf region.
-
-    Means start as N(0, 1) and standard deviations at 1, as in the EiNet authors' code: the means
-    tell the K products apart, and none is so narrow that it loses all images at the start.
-    """
-
-    def __init__(self, pixels: Tensor, size: int) -> None:
-        super().__init__()
-        shape = (len(pixels), size, pixels.shape[1])
-        self.register_buffer("pixels", pixels, persistent=False)
-        self.register_buffer("means", torch.randn(shape))
-        self.register_buffer("stds", torch.ones(shape))
-
-    def features(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        """[x², x] of images x [B, D] by leaf, and with a mask also 1, zero where a pixel is
-        hidden: [leaves, 2 or 3, pixels, B] float64."""
-        pixels = self._by_leaf(x).double()
-        if observed is None:
-            return torch.stack([pixels.square(), pixels], 1)
-        mask = self._by_leaf(torch.atleast_2d(observed)).expand_as(pixels)
-        pixels = torch.where(mask, pixels, 0.0)
-        return torch.stack([pixels.square(), pixels, mask.double()], 1)
-
-    def log_density(self, features: Tensor, maximise: bool = False) -> Tensor:
-        """[leaves, K, B] float64 nats of the images with these features; hidden pixels are
-        integrated out, or at their mode.
-
-        One product over the observed pixels. What cancels in it makes float64 round by some 10^-8
-        nats where all deviations are 10^-3.
-        """
-        log_stds = self.stds.double().log()
-        quadratic, linear, square = product_weights(self.means.double(), log_stds)
-        modes = log_mode(log_stds)  # [leaves, K, pixels]
-        weights, constants = [quadratic, -2 * linear], square + modes
-        if features.shape[1] == 2:
-            total = constants.sum(2, keepdim=True)
-        else:
-            hidden = modes if maximise else torch.zeros_like(modes)
-            weights.append(constants - hidden)
-            total = hidden.sum(2, keepdim=True)
-        return torch.baddbmm(total, torch.cat(weights, 2), features.flatten(1, 2))
-
-    def count(self, features: Tensor, flow: Tensor, counts: ExpectedCounts) -> None:
-        """Adds the moments of images with these features, of no mask, under the responsibilities
-        flow [leaves, K, B]."""
-        flow = flow.double()
-        counts.occupancy += flow.sum(2)
-        counts.moments.flatten(2).baddbmm_(flow, features.flatten(1, 2).mT)
-
-    def _by_leaf(self, images: Tensor) -> Tensor:
-        """The pixels of images [B, D] by their leaves [leaves, pixels, B or 1]."""
-        rows = images.T.contiguous().index_select(0, self.pixels.flatten())
-        return rows.view(*self.pixels.shape, -1)
-
-    def image(self, by_leaf: Tensor) -> Tensor:
-        """Pixels [leaves, B, pixels] in their places [B, D]."""
-        image = by_leaf.new_empty(by_leaf.shape[1], self.pixels.numel())
-        image[:, self.pixels] = by_leaf.transpose(0, 1)
-        return image
 
 
 class EinsumLayer(nn.Module):
@@ -229,13 +164,13 @@ class EinsumLayer(nn.Module):
 
     def _weights(self, part: slice, dtype: torch.dtype) -> Tensor:
         """W [partitions, K, K²], normalised to the precision of `dtype`."""
-        return _normalised(self.weights[part].flatten(2), dtype, 2)
+        return normalised(self.weights[part].flatten(2), dtype, 2)
 
     def _mixing(self, dtype: torch.dtype) -> Tensor:
-        return _normalised(self.mixing, dtype, 1)
+        return normalised(self.mixing, dtype, 1)
 
 
-class EiNet(nn.Module, Circuit):
+class EiNet(DeepCircuit):
     """An EiNet with `size` (K) sum units a region and as many input distributions a leaf region.
 
     The parameters are buffers: `leaves.means`, `leaves.stds` [leaves, K, pixels], and for every
@@ -255,20 +190,15 @@ class EiNet(nn.Module, Circuit):
             EinsumLayer(layer, size, n) for layer, n in zip(graph.layers, n_sums, strict=True)
         )
         elements = (self.n_variables + graph.n_regions + graph.n_partitions) * size
-        self.block = max(1, QUERY_ELEMENTS // elements)  # images
+        self.block = max(1, QUERY_ELEMENTS // elements)
 
     @property
     def n_parameters(self) -> int:
-        gaussians = self.leaves.means.numel() + self.leaves.stds.numel()
         einsums = sum(
             layer.weights.numel() - layer.weights.shape[:2].numel() for layer in self.layers
         )
         mixtures = sum(layer.mixing.numel() - layer.mixing[:, 0].numel() for layer in self.layers)
-        return gaussians + einsums + mixtures
-
-    @property
-    def device(self) -> torch.device:
-        return self.leaves.means.device
+        return self.leaves.n_parameters + einsums + mixtures
 
     def _stored(self) -> Stored:
         facts = {"size": self.size, "pixels_per_step": self.pixels_per_step}
@@ -283,58 +213,7 @@ class EiNet(nn.Module, Circuit):
         model.load_state_dict(tensors)
         return model
 
-    def _log_prob(self, x: Tensor, observed: Tensor | None) -> Tensor:
-        blocks = [self.upward(*block).log_prob for block in self._blocks(x, observed)]
-        result = torch.cat(blocks) if blocks else x.new_empty(0, dtype=torch.float64)
-        return result if observed is None else torch.where(observed.any(-1), result, 0.0)
-
-    def _sample(self, n: int, generator: torch.Generator, leaf_means: bool) -> Tensor:
-        nothing = self.leaves.means.new_zeros(1, self.n_variables, dtype=torch.float64)
-        activations = self.upward(nothing, nothing[0] > 0)
-        columns = torch.zeros(n, dtype=torch.int64, device=nothing.device)
-        blocks = [
-            self._draw(activations, part, generator, leaf_means)
-            for part in columns.split(self.block)
-        ]
-        return torch.cat(blocks)
-
-    def _conditional_sample(
-        self, x: Tensor, observed: Tensor, generator: torch.Generator, leaf_means: bool
-    ) -> Tensor:
-        def draw(x: Tensor, observed: Tensor) -> Tensor:
-            columns = torch.arange(len(x), device=x.device)
-            return self._draw(self.upward(x, observed), columns, generator, leaf_means)
-
-        return self._filled(x, observed, draw)
-
-    def _conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
-        def mean(x: Tensor, observed: Tensor) -> Tensor:
-            responsibilities = self.downward(self.upward(x, observed))  # [leaves, K, B]
-            return self.leaves.image(responsibilities.mT @ self.leaves.means.double())
-
-        return self._filled(x, observed, mean)
-
-    def _conditional_mode(self, x: Tensor, observed: Tensor) -> Tensor:
-        def mode(x: Tensor, observed: Tensor) -> Tensor:
-            activations = self.upward(x, observed, maximise=True)
-            columns = torch.arange(len(x), device=x.device)
-            units = self._descend(activations, columns, lambda scores: scores.argmax(-1))
-            return self.leaves.image(_of_units(self.leaves.means, units))
-
-        return self._filled(x, observed, mode)
-
-    def upward(
-        self, x: Tensor, observed: Tensor | None = None, maximise: bool = False
-    ) -> Activations:
-        """All units for images x [B, D], computed in the type of x.
-
-        With `maximise`, sums are replaced by their largest terms and hidden pixels by their most
-        likely values: max-product.
-        """
-        return self._upward(self.leaves.features(x, observed), x.dtype, maximise)
-
-    def _upward(self, features: Tensor, dtype: torch.dtype, maximise: bool = False) -> Activations:
-        density = self.leaves.log_density(features, maximise)  # [leaves, K, B]
+    def _upward(self, density: Tensor, dtype: torch.dtype, maximise: bool = False) -> Activations:
         n_leaves, shape = len(density), (self.n_regions - 1, self.size, density.shape[2])
         values = density.new_empty(shape, dtype=dtype)
         scales = density.new_empty(shape[0], shape[2])
@@ -366,31 +245,6 @@ class EiNet(nn.Module, Circuit):
             layer.downward(own, activations.values, activations.layers[index], flows, pair)
         return flows[: len(self.leaves.pixels)]
 
-    def count(self, x: Tensor, counts: ExpectedCounts) -> Tensor:
-        """Adds the expected statistics of images x [B, D] to `counts`; returns log p(x) [B].
-
-        Computed in the parameters' type.
-        """
-        features = self.leaves.features(x)
-        activations = self._upward(features, self.leaves.means.dtype)
-        self.leaves.count(features, self.downward(activations, counts), counts)
-        return activations.log_prob
-
-    def _blocks(self, x: Tensor, observed: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Float64 images and masks, block by block; hidden pixels are set to zero."""
-        for start in range(0, len(x), self.block):
-            rows = slice(start, start + self.block)
-            mask = observed if observed is None or observed.ndim == 1 else observed[rows]
-            block = x[rows].double()
-            yield block if mask is None else torch.where(mask, block, 0.0), mask
-
-    def _filled(
-        self, x: Tensor, observed: Tensor, fill: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        """fill(x, observed) [B, D], block by block."""
-        blocks = [fill(block, mask) for block, mask in self._blocks(x, observed)]
-        return torch.cat(blocks) if blocks else x
-
     def _descend(self, activations: Activations, columns: Tensor, choose: Choice) -> Tensor:
         """The products in use [leaves, n], chosen from the root downwards."""
         shape = (self.n_regions, len(columns))
@@ -400,47 +254,7 @@ class EiNet(nn.Module, Circuit):
             layer.descend(states, activations.values, sums, columns, choose)
         return states[: len(self.leaves.pixels)]
 
-    def _draw(
-        self,
-        activations: Activations,
-        columns: Tensor,
-        generator: torch.Generator,
-        leaf_means: bool,
-    ) -> Tensor:
-        """One image [n, D] for each of the activations' columns [n], by ancestral sampling."""
-        units = self._descend(activations, columns, lambda scores: _draw_index(scores, generator))
-        means = self.leaves.image(_of_units(self.leaves.means, units))
-        if leaf_means:
-            return means
-        stds = self.leaves.image(_of_units(self.leaves.stds, units))
-        noise = torch.randn(means.shape, generator=generator, device=generator.device)
-        return means + stds * noise.to(means.device)
-
-
-def _normalised(weights: Tensor, dtype: torch.dtype, dim: int) -> Tensor:
-    """Weights whose sum over `dim` is 1 to the precision of `dtype`, not just to their own."""
-    if weights.dtype == dtype:
-        return weights
-    weights = weights.to(dtype)
-    return weights / weights.sum(dim, keepdim=True)
-
 
 def _max_product(weights: Tensor, products: Tensor) -> Tensor:
     """max_ij W_kij exp(L_i + R_j): [P, K, K²], [P, K², B] -> [P, K, B]."""
     return torch.stack([(unit[..., None] * products).amax(1) for unit in weights.unbind(1)], 1)
-
-
-def _of_units(parameters: Tensor, units: Tensor) -> Tensor:
-    """The leaves' parameters [leaves, K, pixels] of the units in use [leaves, n]."""
-    leaves = torch.arange(len(parameters), device=units.device)
-    return parameters[leaves[:, None], units]  # [leaves, n, pixels]
-
-
-def _draw_index(scores: Tensor, generator: torch.Generator) -> Tensor:
-    """One index [A] a row with probability in proportion to scores [A, n]."""
-    cumulative = scores.cumsum(1)
-    shape, device = (len(scores), 1), generator.device
-    uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
-    uniform = uniform.to(cumulative) * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, uniform, right=True).squeeze(1)
-    return index.clamp(max=scores.shape[1] - 1)

@@ -49,6 +49,14 @@ def log_density(x: Tensor, means: Tensor, log_stds: Tensor) -> Tensor:
     return -0.5 * ((x - means) * torch.exp(-log_stds)).square() + log_mode(log_stds)
 
 
+def mixed_std(means: Tensor, squares: Tensor, variances: Tensor) -> Tensor:
+    """The standard deviation of a mixture of Gaussians, from E[μ], E[μ²] and E[σ²].
+
+    That is √(E[σ²] + Var[μ]), of which rounding leaves Var[μ] exact to some 10⁻¹⁵.
+    """
+    return (variances + (squares - means.square()).clamp(min=0)).sqrt()
+
+
 def product_weights(means: Tensor, log_stds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """−1/2σ², −μ/2σ² and −μ²/2σ²: what x², −2x and 1 are multiplied with."""
     quadratic = -0.5 * torch.exp(-2 * log_stds)
@@ -133,12 +141,7 @@ class Chunk:
     def __init__(
         self, start: int, means: Tensor, log_stds: Tensor, evidence: Evidence, at_mode: bool
     ) -> None:
-        extremes = torch.stack([*means.aminmax(), *log_stds.aminmax()])
-        if not (extremes.isfinite().all() and extremes[2] > math.log(NARROWEST)):
-            raise InputError(
-                "a component's means or standard deviations are no finite numbers, or a standard"
-                f" deviation is below {NARROWEST:g}"
-            )
+        check_finite(means, log_stds)
         self.start, self.means, self.log_stds = start, means, log_stds
         self.evidence, self.at_mode = evidence, at_mode
         self.product = cache(self._product)
@@ -182,6 +185,16 @@ class Chunk:
             observed = self.evidence.observed(mask, rows, i)
             values.append(torch.where(observed, pixels, hidden).sum(1))
         return torch.cat(values)
+
+
+def check_finite(means: Tensor, log_stds: Tensor) -> None:
+    """InputError where parameters are no finite numbers, or too small to compute with."""
+    extremes = torch.stack([*means.aminmax(), *log_stds.aminmax()])
+    if not (extremes.isfinite().all() and extremes[2] > math.log(NARROWEST)):
+        raise InputError(
+            "a component's means or standard deviations are no finite numbers, or a standard"
+            f" deviation is below {NARROWEST:g}"
+        )
 
 
 def rounding_unit(n_terms: int, dtype: torch.dtype, device: torch.device) -> float:

@@ -20,6 +20,7 @@ Array = Tensor | np.ndarray
 # deviations and more, and what is integrated over.
 LOWEST, HIGHEST = -6.0, 7.0
 HELPER = "vqdistill.data.prepare(images) makes that of grey levels"
+LEVELS_HELPER = "vqdistill.data.to_images(x, model.levels) makes that of images in [0, 1)"
 
 
 class Layout(NamedTuple):
@@ -48,13 +49,26 @@ def as_images(x: Any, layout: Layout, device: torch.device) -> Tensor:
             f"images: found {_described(x)}, expected floating point, a NumPy array or a tensor,"
             f" {layout.name('B')}, with pixels in [0, 1); {HELPER}"
         )
-    if images.ndim < 2 or not layout.fits(images.shape[1:]):
-        alone = "; x[None] is a batch of one image" if layout.fits(images.shape) else ""
-        raise InputError(
-            f"images: found {_described(x)}, this model expects {layout.name('B')}{alone}"
-        )
-    images = images.reshape(len(images), layout.n_variables)
+    images = _by_layout(images, x, layout)
     return images.to(device, torch.float64 if images.dtype == torch.float64 else torch.float32)
+
+
+def as_levels(x: Any, n_levels: int, layout: Layout, device: torch.device) -> Tensor:
+    """Grey levels uint8 [B, D], all below n_levels, on a device."""
+    images = _tensor(x)
+    if images is None or images.dtype != torch.uint8:
+        raise InputError(
+            f"images: found {_described(x)}, expected uint8, a NumPy array or a tensor,"
+            f" {layout.name('B')}, of grey levels; {LEVELS_HELPER}"
+        )
+    images = _by_layout(images, x, layout).to(device)
+    brightest = int(images.max()) if images.numel() else 0
+    if brightest >= n_levels:
+        raise InputError(
+            f"images: found grey level {brightest}, expected all below {n_levels}, the levels of"
+            " this model"
+        )
+    return images
 
 
 def as_mask(observed: Any, n_images: int, layout: Layout, device: torch.device) -> Tensor:
@@ -119,6 +133,16 @@ def as_count(n: Any) -> int:
     return count
 
 
+def _by_layout(images: Tensor, x: Any, layout: Layout) -> Tensor:
+    """Images [B, D], of what was found as x."""
+    if images.ndim < 2 or not layout.fits(images.shape[1:]):
+        alone = "; x[None] is a batch of one image" if layout.fits(images.shape) else ""
+        raise InputError(
+            f"images: found {_described(x)}, this model expects {layout.name('B')}{alone}"
+        )
+    return images.reshape(len(images), layout.n_variables)
+
+
 def _bool(mask: Any) -> Tensor:
     found = _tensor(mask)
     if found is None or found.dtype != torch.bool:
@@ -139,7 +163,8 @@ def _tensor(value: Any) -> Tensor | None:
     if value.dtype.kind == "f":
         kind = np.float32 if value.dtype.itemsize <= 4 else np.float64
         return torch.from_numpy(value.astype(kind, order="C"))
-    return torch.from_numpy(value.astype(bool, order="C")) if value.dtype.kind == "b" else None
+    whole = value.dtype in (np.bool_, np.uint8)
+    return torch.from_numpy(np.array(value, order="C")) if whole else None
 
 
 def _described(value: Any) -> str:

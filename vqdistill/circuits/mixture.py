@@ -2,6 +2,7 @@
 
 As a circuit: one sum unit over N product units, each over D Gaussian leaves. A distilled model
 (Eq. 2 of the paper) is such a mixture with w_n = 1/N, the exact model (Eq. 1) one with w = p(z).
+Where p(c | n) is known, it is a model of images and classes, p(x, c) = Σ_n w_n p(c | n) p_n(x).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,15 @@ import torch
 from torch import Tensor
 
 from vqdistill.circuits.base import Circuit, Completions, Stored
-from vqdistill.circuits.gaussian import LOWEST, Components, Evidence, Terms, relevant_terms
+from vqdistill.circuits.gaussian import (
+    LOWEST,
+    Components,
+    Evidence,
+    Terms,
+    mixed_std,
+    relevant_terms,
+)
+from vqdistill.circuits.grey_levels import log_sums_discrete
 from vqdistill.circuits.inputs import Array
 from vqdistill.errors import InputError
 
@@ -67,9 +76,17 @@ class DecodedComponents:
 
 
 class StreamedMixture(Circuit):
-    """A mixture whose components are read chunk by chunk, so that they need not fit in memory."""
+    """A mixture whose components are read chunk by chunk, so that they need not fit in memory.
 
-    def __init__(self, log_weights: Tensor, components: Components) -> None:
+    log_classes: where it is known, log p(c | n) [N, C] of each component, normalised here; under
+    equally likely classes log p(n | c) gives it as well.
+    """
+
+    log_classes: Tensor | None = None
+
+    def __init__(
+        self, log_weights: Tensor, components: Components, log_classes: Tensor | None = None
+    ) -> None:
         if log_weights.shape != (len(components),):
             raise InputError(
                 f"mixture weights of shape {tuple(log_weights.shape)}:"
@@ -78,6 +95,9 @@ class StreamedMixture(Circuit):
         total = torch.logsumexp(log_weights.double(), 0).item()
         if not abs(total) < 1e-6:
             raise InputError(f"mixture weights sum to exp({total}): expected 1")
+        if log_classes is not None:
+            _check_classes(log_classes, len(components))
+            self.log_classes = log_classes.double()
         self.log_weights = log_weights.double()
         self.components = components
         self.n_variables = components.n_variables
@@ -85,6 +105,10 @@ class StreamedMixture(Circuit):
     @property
     def n_components(self) -> int:
         return len(self.components)
+
+    @property
+    def n_classes(self) -> int:
+        return 1 if self.log_classes is None else self.log_classes.shape[1]
 
     @property
     def n_parameters(self) -> int:
@@ -96,12 +120,21 @@ class StreamedMixture(Circuit):
 
     def to(self, device: torch.device | str) -> "StreamedMixture":
         self.log_weights = self.log_weights.to(device)
+        if self.log_classes is not None:
+            self.log_classes = self.log_classes.to(device)
         self.components = self.components.to(device)
         return self
 
     def _stored(self) -> Stored:
-        kind, tensors, facts = self.components.stored()
-        return Stored(kind, {"log_weights": self.log_weights, **tensors}, facts)
+        return self._stored_with(self.components)
+
+    def _stored_with(self, components: Components) -> Stored:
+        """Weights and classes beside what a file holds of components."""
+        kind, tensors, facts = components.stored()
+        own = {"log_weights": self.log_weights}
+        if self.log_classes is not None:
+            own["log_classes"] = self.log_classes
+        return Stored(kind, own | tensors, facts)
 
     def _log_prob(self, x: Tensor, observed: Tensor | None) -> Tensor:
         return self._log_sums(evidence_of(x, observed))[0]
@@ -114,6 +147,13 @@ class StreamedMixture(Circuit):
             return super()._conditional_log_prob(x, observed)
         joint, marginal = self._marginals(x, torch.stack([torch.ones_like(observed), observed]))
         return joint - marginal
+
+    def _class_log_prob(self, x: Tensor, observed: Tensor | None) -> Tensor:
+        weights = self.log_weights + self.log_classes.log_softmax(1).T  # [C, N], log w_n p(c | n)
+        joint = log_sums(
+            evidence_of(x, observed), self.components, weights, [self.n_components]
+        )  # [1, C, 1, B]
+        return joint[0, :, 0].T.log_softmax(1)
 
     def prefix_log_prob(
         self, x: Array, sizes: list[int], log_weights: Tensor, observed: Array | None = None
@@ -132,6 +172,14 @@ class StreamedMixture(Circuit):
         """The same under several masks [M, D], from one pass: [M, S, len(sizes), B]."""
         return self._prefixes(Evidence(*self._asked_of_several(x, masks)), sizes, log_weights)
 
+    def prefix_log_prob_discrete(
+        self, images: Array, sizes: list[int], log_weights: Tensor
+    ) -> Tensor:
+        """The same of the probabilities of grey levels (`log_prob_discrete`) [S, len(sizes), B]."""
+        self._check_levels("prefix_log_prob_discrete")
+        with torch.no_grad():
+            return self._prefixes_discrete(self._asked_levels(images), sizes, log_weights)
+
     def _sample(self, n: int, generator: torch.Generator, leaf_means: bool) -> Tensor:
         cumulative = self.log_weights.exp().cumsum(0)
         uniform = uniform_numbers((n,), generator, cumulative.device) * cumulative[-1]
@@ -147,20 +195,28 @@ class StreamedMixture(Circuit):
         return self._draw(draw.index, generator, leaf_means)
 
     def _conditional_mean(self, x: Tensor, observed: Tensor) -> Tensor:
-        mean = PosteriorMean(x)
+        mean = PosteriorMean(*x.shape, x.device)
         for terms in self._terms(evidence_of(x, observed)):
-            mean.update(terms)
+            mean.update(terms, terms.chunk.means.double())
         return mean.value
+
+    def _conditional_std(self, x: Tensor, observed: Tensor) -> Tensor:
+        moments = PosteriorMean(len(x), 3 * x.shape[1], x.device)
+        for terms in self._terms(evidence_of(x, observed)):
+            means, log_stds = terms.chunk.means.double(), terms.chunk.log_stds.double()
+            moments.update(terms, torch.cat([means, means.square(), (2 * log_stds).exp()], 1))
+        return mixed_std(*moments.value.chunk(3, 1))
 
     def _completions(
         self, x: Tensor, masks: Tensor, generators: list[torch.Generator], leaf_means: bool
     ) -> Completions:
         draws = [ComponentDraw(len(x), x.device, generator) for generator in generators]
-        means, evidence = [PosteriorMean(x) for _ in masks], Evidence(x, masks)
+        means = [PosteriorMean(*x.shape, x.device) for _ in masks]
+        evidence = Evidence(x, masks)
         log_prob = x.new_empty(len(masks), len(x), dtype=torch.float64)
         for terms in self._terms(evidence):
             draws[terms.mask].update(terms)
-            means[terms.mask].update(terms)
+            means[terms.mask].update(terms, terms.chunk.means.double())
             log_prob[terms.mask, terms.rows] = terms.after[0]
         samples = [self._draw(draw.index, draw.generator, leaf_means) for draw in draws]
         return Completions(
@@ -199,14 +255,24 @@ class StreamedMixture(Circuit):
         sums = log_sums(evidence, self.components, self.log_weights[None], [self.n_components])
         return _zero_where_nothing_observed(sums[:, 0, 0], evidence)
 
+    def _log_prob_discrete(self, images: Tensor) -> Tensor:
+        return self._prefixes_discrete(images, [self.n_components], self.log_weights[None])[0, 0]
+
+    def _prefixes_discrete(self, images: Tensor, sizes: list[int], log_weights: Tensor) -> Tensor:
+        self._check_sizes(sizes)
+        sums = log_sums_discrete(images, self.levels, self.components, log_weights, sizes)
+        return sums - _log_totals(log_weights, sizes)
+
     def _prefixes(self, evidence: Evidence, sizes: list[int], log_weights: Tensor) -> Tensor:
+        self._check_sizes(sizes)
+        sums = log_sums(evidence, self.components, log_weights, sizes)
+        return _zero_where_nothing_observed(sums - _log_totals(log_weights, sizes), evidence)
+
+    def _check_sizes(self, sizes: list[int]) -> None:
         if list(sizes) != sorted({*sizes}) or not 1 <= sizes[0] <= sizes[-1] <= self.n_components:
             raise InputError(
                 f"sizes {list(sizes)}: expected ascending numbers from 1 to {self.n_components}"
             )
-        sums = log_sums(evidence, self.components, log_weights, sizes)
-        totals = torch.stack([torch.logsumexp(log_weights[:, :n], 1) for n in sizes], 1)
-        return _zero_where_nothing_observed(sums - totals[..., None], evidence)
 
     def _draw(self, index: Tensor, generator: torch.Generator, leaf_means: bool) -> Tensor:
         """One image [B, D] from each of the components `index` [B], or their means."""
@@ -220,13 +286,19 @@ class StreamedMixture(Circuit):
 class Mixture(StreamedMixture):
     """A mixture held in memory: log_weights [N], means [N, D], log_stds [N, D]."""
 
-    def __init__(self, log_weights: Tensor, means: Tensor, log_stds: Tensor) -> None:
+    def __init__(
+        self,
+        log_weights: Tensor,
+        means: Tensor,
+        log_stds: Tensor,
+        log_classes: Tensor | None = None,
+    ) -> None:
         if means.ndim != 2 or means.shape != log_stds.shape:
             raise InputError(
                 f"means of shape {tuple(means.shape)} and log standard deviations of shape"
                 f" {tuple(log_stds.shape)}: expected [N, D] for both"
             )
-        super().__init__(log_weights, StoredComponents(means, log_stds))
+        super().__init__(log_weights, StoredComponents(means, log_stds), log_classes)
 
     @property
     def means(self) -> Tensor:
@@ -239,12 +311,14 @@ class Mixture(StreamedMixture):
     @classmethod
     def from_stored(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> "Mixture":
         """The mixture that `save` wrote."""
-        return cls(tensors["log_weights"], tensors["means"], tensors["log_stds"])
+        names = ("log_weights", "means", "log_stds")
+        return cls(*(tensors[name] for name in names), tensors.get("log_classes"))
 
     def first(self, n: int) -> "Mixture":
         """The mixture of the first n components, its weights normalised."""
         weights = torch.log_softmax(self.log_weights[:n], 0)
-        first = Mixture(weights, self.means[:n], self.log_stds[:n])
+        classes = None if self.log_classes is None else self.log_classes[:n]
+        first = Mixture(weights, self.means[:n], self.log_stds[:n], classes)
         first.image_shape, first.levels = self.image_shape, self.levels
         return first
 
@@ -289,16 +363,17 @@ def log_sums(
 
 
 class PosteriorMean:
-    """Σ_n p(n | x_o) μ_n [B, D] float64, of the components so far."""
+    """Σ_n p(n | x_o) f_n [B, F] float64, of the components so far."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.value = torch.zeros_like(x, dtype=torch.float64)
+    def __init__(self, n_images: int, n_features: int, device: torch.device) -> None:
+        self.value = torch.zeros(n_images, n_features, dtype=torch.float64, device=device)
 
-    def update(self, terms: Terms) -> None:
-        chunk, rows, (before, after) = terms.chunk, terms.rows, (terms.before[0], terms.after[0])
+    def update(self, terms: Terms, features: Tensor) -> None:
+        """Goes on with a chunk of components, of features f [n, F]."""
+        rows, before, after = terms.rows, terms.before[0], terms.after[0]
         shares = torch.exp(terms.values[0] - after[terms.images])
-        shape = (len(after), len(chunk.means))
-        means = sparse_matrix(terms.images, terms.numbers, shares, shape) @ chunk.means.double()
+        shape = (len(after), len(features))
+        means = sparse_matrix(terms.images, terms.numbers, shares, shape) @ features
         self.value[rows] = self.value[rows] * torch.exp(before - after)[:, None] + means
 
 
@@ -342,6 +417,26 @@ def uniform_numbers(
     """Of U[0, 1), float64, drawn on the generator's device and given on `device`."""
     numbers = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
     return numbers.to(device)
+
+
+def _check_classes(log_classes: Tensor, n: int) -> None:
+    """InputError unless they are log p(c | n) [N, C], normalised or not."""
+    if log_classes.ndim != 2 or len(log_classes) != n:
+        raise InputError(
+            f"log_classes of shape {tuple(log_classes.shape)}: expected [{n}, C], log p(c | n) for"
+            " each of the components"
+        )
+    impossible = (~log_classes.logsumexp(1).isfinite()).nonzero().flatten()
+    if len(impossible):
+        raise InputError(
+            f"log_classes of component {impossible[0]}: expected log p(c | n) with a class that is"
+            " possible, in finite numbers; leave the component out"
+        )
+
+
+def _log_totals(log_weights: Tensor, sizes: list[int]) -> Tensor:
+    """log Σ_{n ≤ size} w_n [S, len(sizes), 1]."""
+    return torch.stack([torch.logsumexp(log_weights[:, :n], 1) for n in sizes], 1)[..., None]
 
 
 def _zero_where_nothing_observed(log_prob: Tensor, evidence: Evidence) -> Tensor:

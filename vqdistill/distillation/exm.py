@@ -8,11 +8,14 @@ from vqdistill.distillation.enumeration import enumerate_latents
 from vqdistill.distillation.selection import mean_over_classes, n_latents
 from vqdistill.errors import InputError
 
+MAX_BY_CLASS = 2**24  # numbers log p(z|c) that are kept: an eighth of a gigabyte
 
-def log_prior_of_all(prior) -> Tensor:
-    """log p(z) [K^(HW)] float64 of all latents in lexicographic order.
 
-    Raises InputError where there are too many to be held.
+def log_probs_of_all(prior) -> tuple[Tensor, Tensor | None]:
+    """log p(z) [K^(HW)] and log p(z|c) [K^(HW), C] of all latents in lexicographic order, float64.
+
+    Of more than MAX_BY_CLASS numbers log p(z|c) there are none. Raises InputError where there are
+    too many latents to be held.
     """
     n = n_latents(prior)
     if n > MAX_EXACT_LATENTS:
@@ -21,8 +24,13 @@ def log_prior_of_all(prior) -> Tensor:
             f" most {MAX_EXACT_LATENTS} can be enumerated; lower the codebook size"
         )
     log_prior = torch.empty(n, dtype=torch.float64)
+    kept = n * prior.n_classes <= MAX_BY_CLASS
+    by_class = torch.empty(n, prior.n_classes, dtype=torch.float64) if kept else None
     filled = 0
     for codes, log_prob_by_class in enumerate_latents(prior):
-        log_prior[filled : filled + len(codes)] = mean_over_classes(log_prob_by_class).cpu()
+        rows = slice(filled, filled + len(codes))
+        log_prior[rows] = mean_over_classes(log_prob_by_class).cpu()
+        if kept:
+            by_class[rows] = log_prob_by_class.cpu()
         filled += len(codes)
-    return log_prior
+    return log_prior, by_class

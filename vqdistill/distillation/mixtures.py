@@ -58,8 +58,10 @@ class DecodedLatents(DecodedComponents):
 class LatentMixture(Mixture):
     """A mixture over latents whose components are decoded once, and held."""
 
-    def __init__(self, log_weights: Tensor, latents: DecodedLatents) -> None:
-        super().__init__(log_weights, *latents.parameters(slice(None)))
+    def __init__(
+        self, log_weights: Tensor, latents: DecodedLatents, log_classes: Tensor | None = None
+    ) -> None:
+        super().__init__(log_weights, *latents.parameters(slice(None)), log_classes)
         self.latents = latents
 
     def to(self, device: torch.device | str) -> "LatentMixture":
@@ -67,37 +69,49 @@ class LatentMixture(Mixture):
         return super().to(device)
 
     def _stored(self) -> Stored:
-        kind, tensors, facts = self.latents.stored()
-        return Stored(kind, {"log_weights": self.log_weights, **tensors}, facts)
+        return self._stored_with(self.latents)
 
 
 @torch.no_grad()
-def distilled_mixture(vqvae: Any, codes: Tensor, log_weights: Tensor | None = None) -> Mixture:
+def distilled_mixture(
+    vqvae: Any,
+    codes: Tensor,
+    log_weights: Tensor | None = None,
+    log_prob_by_class: Tensor | None = None,
+) -> Mixture:
     """Eq. 2: the mixture of p(x|z) over selected latents, uniform if no weights [N] are given.
 
+    With log p(z|c) [N, C] of the latents it knows classes, equally likely ones: p(c|z) ∝ p(z|c).
     vqvae: a VQVAE, or anything with decode(codes int64 [N, H, W]) that gives means and log standard
     deviations [N, D]; its `image_shape`, `levels` and `device` are taken over where it has them.
     """
     codes = codes.to(getattr(vqvae, "device", codes.device))
     log_weights = uniform_log_weights(len(codes)) if log_weights is None else log_weights
     if isinstance(vqvae, VQVAE):
-        mixture = LatentMixture(log_weights.to(codes.device), DecodedLatents(vqvae, codes))
+        latents = DecodedLatents(vqvae, codes)
+        mixture = LatentMixture(log_weights, latents, log_prob_by_class)
     else:
-        mixture = Mixture(log_weights.to(codes.device), *vqvae.decode(codes))
-    return _described(mixture, vqvae)
+        mixture = Mixture(log_weights, *vqvae.decode(codes), log_prob_by_class)
+    return _described(mixture.to(codes.device), vqvae)
 
 
-def exact_mixture(vqvae: VQVAE, log_prior: Tensor, uniform: bool = False) -> StreamedMixture:
+def exact_mixture(
+    vqvae: VQVAE,
+    log_prior: Tensor,
+    log_prob_by_class: Tensor | None = None,
+    uniform: bool = False,
+) -> StreamedMixture:
     """Eq. 1: the mixture over all latents, decoded as they are needed where they are many.
 
     log_prior: the weights log p(z) [K^HW], of the latents in lexicographic order, the last position
-    fastest.
+    fastest. With log p(z|c) [K^HW, C] it knows classes.
     """
     log_weights = uniform_log_weights(len(log_prior)) if uniform else log_prior
     latents = DecodedLatents(vqvae)
     held = len(latents) * latents.n_variables <= DECODED_AT_ONCE
     kind = LatentMixture if held else StreamedMixture
-    return _described(kind(log_weights.to(vqvae.device), latents), vqvae)
+    mixture = kind(log_weights, latents, log_prob_by_class)
+    return _described(mixture.to(vqvae.device), vqvae)
 
 
 def from_stored(tensors: dict[str, Tensor], facts: dict[str, Any]) -> StreamedMixture:
@@ -111,9 +125,10 @@ def from_stored(tensors: dict[str, Tensor], facts: dict[str, Any]) -> StreamedMi
     vqvae.load_state_dict(state, strict=False)
     del vqvae.encoder  # it isn't in the file
     vqvae.eval().requires_grad_(False)
+    log_weights, classes = tensors["log_weights"], tensors.get("log_classes")
     if "codes" in tensors:
-        return distilled_mixture(vqvae, tensors["codes"].long(), tensors["log_weights"])
-    return exact_mixture(vqvae, tensors["log_weights"])
+        return distilled_mixture(vqvae, tensors["codes"].long(), log_weights, classes)
+    return exact_mixture(vqvae, log_weights, classes)
 
 
 def _described(mixture: Circuit, vqvae: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vqdistill import progress
 from vqdistill.data import Images
-from vqdistill.evaluation.density import density_rows
+from vqdistill.evaluation.density import density_rows, log_probs_discrete
 from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
 from vqdistill.evaluation.inpainting import (
     first_of_each_class,
@@ -49,26 +49,27 @@ def evaluate(
     here of the first `n_scored` completed ones. Pictures are those of the largest.
     """
     result, of_images = Evaluation([], [], {}, [], {}), []
-    largest = {
-        models.method: models.largest for models in sorted(circuits, key=lambda c: c.largest)
-    }
+    largest = {models.method: models for models in sorted(circuits, key=lambda c: c.extent)}
     test = images.evaluated["test"]
     hidden = torch.stack([*hidden_masks(images.shape, test.device).values()])
     examples = test[first_of_each_class(images.labels["test"])]
     sizes = [max(1, models.largest) for models in circuits]
     for models in progress.track(circuits, "component", sizes):
-        wanted = {0, *n_components, largest[models.method]}
+        wanted = {0, *n_components, largest[models.method].largest}
         joint, marginals = joint_and_marginals(models, test, ~hidden, wanted)
         result.test.append(joint)
+        discrete = log_probs_discrete(models, images)
         for split, x in images.evaluated.items():
             log_probs = joint if split == "test" else list(models.log_probs(x))
-            result.density.extend(density_rows(models, log_probs, split, images.levels))
+            result.density.extend(
+                density_rows(models, log_probs, discrete[split], split, images.levels)
+            )
             of_images += [
                 (models.keys(n, weights), split, log_prob) for n, weights, log_prob in log_probs
             ]
         rows = inpainting_rows(models, images, marginals, n_scored, classify, seed)
         result.inpainting.extend(rows)
-        if models.largest == largest[models.method]:
+        if models is largest[models.method]:
             circuit = models.model(models.largest)
             made = pictures(circuit, examples, images.shape, N_DRAWS, N_FREE, seed)
             for name, value in made.items():

@@ -14,7 +14,8 @@ from vqdistill.circuits.mixture import (
     uniform_log_weights,
 )
 
-# a model's number of components, the name of its weights, and its log p(x) or log p(x_o), in nats
+# a model's number of components, the name of its weights, and its log p(x), log p(x_o) or log P(v)
+# of grey levels v, in nats
 Evaluated = tuple[int, str, Tensor]
 
 
@@ -41,6 +42,11 @@ class EvaluatedModels:
     def largest(self) -> int:
         """The largest number of components, 0 for a circuit that is no mixture of sizes."""
         return max(self.sizes, default=0)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """What the models of one method are ordered by."""
+        return self.largest, self.size
 
     @property
     def main_weights(self) -> str:
@@ -75,11 +81,28 @@ class EvaluatedModels:
         if not self.sizes:
             yield 0, "learned", self.circuit.marginals(x, masks)
             return
-        stacked = torch.stack(list(self.log_weights.values()))
-        values = self.circuit.prefix_marginals(x, list(self.sizes), stacked, masks)
-        for s, name in enumerate(self.log_weights):
-            for i, n in enumerate(self.sizes):
-                yield n, name, values[:, s, i]
+        values = self.circuit.prefix_marginals(x, list(self.sizes), self._stacked(), masks)
+        yield from self._named(values.movedim(0, 2))
+
+    def log_probs_discrete(self, images: Tensor) -> Iterator[Evaluated]:
+        """log P(v) [B] of grey levels v, uint8 [B, D], of all models, from one pass."""
+        if not self.sizes:
+            yield 0, "learned", self.circuit.log_prob_discrete(images)
+            return
+        sizes = list(self.sizes)
+        yield from self._named(
+            self.circuit.prefix_log_prob_discrete(images, sizes, self._stacked())
+        )
+
+    def _stacked(self) -> Tensor:
+        """All weight vectors [S, N]."""
+        return torch.stack(list(self.log_weights.values()))
+
+    def _named(self, values: Tensor) -> Iterator[Evaluated]:
+        """Values [S, sizes, ...] by model."""
+        for name, of_weights in zip(self.log_weights, values, strict=True):
+            for n, of_model in zip(self.sizes, of_weights, strict=True):
+                yield n, name, of_model
 
     def model(self, n_components: int) -> Circuit:
         """One of the models, under the weights that the method stands for."""

@@ -1,6 +1,7 @@
 """Inpainting: p(x_u | x_o) for five masks, the same queries for every model."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -69,26 +70,34 @@ def inpainting_rows(
     first `n_scored`. log_probs: by number of components, log p(x) and log p(x_o) under each mask
     [1 + n_masks, n] of those models that are of interest.
     """
-    x, levels = images.evaluated["test"], images.levels
+    x, levels, labels = images.evaluated["test"], images.levels, images.labels["test"][:n_scored]
     scored, truth = x[:n_scored], without_noise(x[:n_scored], levels)
     masks = hidden_masks(images.shape, x.device)
     observed = ~torch.stack([*masks.values()])
     for n, (joint, *marginals) in log_probs.items():
-        keys = models.keys(n, models.main_weights)
+        keys, model = models.keys(n, models.main_weights), models.model(n)
         generators = [generator(seed, f"inpainting {name}") for name in masks]
-        completed = models.model(n).completions(scored, observed, generators, leaf_means=True)
+        completed = model.completions(scored, observed, generators, leaf_means=True)
         for m, (name, hidden) in enumerate(masks.items()):
             row = keys | {"mask": name, "n_images": len(x)}
             row |= bits("conditional_bpd", joint - marginals[m], int(hidden.sum()), levels)
             row |= {"n_scored": len(scored)} | errors(completed.means[m], scored, hidden)
             for kind, shown in (("sample", completed.samples[m]), ("mean", completed.means[m])):
                 guesses = classify(torch.where(hidden, shown, truth))
-                right = guesses == images.labels["test"][:n_scored]
-                row[f"accuracy_{kind}"] = right.double().mean().item()
+                row[f"accuracy_{kind}"] = (guesses == labels).double().mean().item()
                 row |= looks(kind, shown, truth, hidden, images.shape)
             row |= looks("truth", truth, truth, hidden, images.shape)
+            row["class_accuracy"] = class_accuracy(model, scored, ~hidden, labels)
             yield row | {"n_parameters": models.n_parameters(n)}
         log.info("%s: inpainted", name_of(keys))
+
+
+def class_accuracy(model: Circuit, x: Tensor, observed: Tensor, labels: Tensor) -> float:
+    """The share of images whose class is the likeliest under p(c | x_o); NaN where the model knows
+    no classes."""
+    if model.n_classes < 2:
+        return math.nan
+    return (model.class_log_prob(x, observed).argmax(1) == labels).double().mean().item()
 
 
 def looks(

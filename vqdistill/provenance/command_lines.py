@@ -8,7 +8,7 @@ from pathlib import Path
 from vqdistill.files import replacing
 from vqdistill.provenance.records import PACKAGE
 
-FEW = 10  # files are named on the command line; more of them in a file
+FEW = 20  # files are named on the command line; more of them in a file
 LISTS = Path(".snakemake/lists")
 
 # Steps make and drop tensors of megabytes all the time. glibc keeps their memory, in huge pages,

@@ -1,6 +1,7 @@
 """Finished models back from their files, ready to be asked."""
 
 import difflib
+import re
 from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
@@ -14,7 +15,8 @@ from vqdistill.baselines import baseline_names, is_circuit, load_baseline, setti
 from vqdistill.circuits.base import Circuit
 from vqdistill.circuits.einet import EiNet
 from vqdistill.circuits.mixture import Mixture
-from vqdistill.data import N_CLASSES
+from vqdistill.circuits.quad_tree import QuadTree
+from vqdistill.data import N_CLASSES, OfImages
 from vqdistill.distillation import EXACT_METHOD, mixtures
 from vqdistill.distillation.mixtures import distilled_mixture, exact_mixture
 from vqdistill.distillation.selection import mean_over_classes
@@ -29,6 +31,8 @@ from vqdistill.randomness import generator
 if TYPE_CHECKING:
     import pandas as pd
 
+WEIGHTS = "weights.safetensors"
+STUDENT = r"(\w+)-(\d+x\d+)-K(\d+)-(\d+)"  # names of what is learned from a teacher's samples
 LISTED = "; vqdistill.models('{}') lists all"
 
 
@@ -46,6 +50,25 @@ def load_classifier(path: str | Path, device: torch.device | str = "cpu") -> Cla
     """The trained classifier, frozen and in evaluation mode."""
     kind = settings.Classifier
     return _load(path, device, kind, lambda shape, own: Classifier(shape, N_CLASSES, own))[0]
+
+
+def images_of(path: str | Path) -> OfImages:
+    """What a trained model's file tells of the images that it was trained on."""
+    facts = read_tensors(path)[1]
+    shape = tuple(facts["image_shape"])
+    return OfImages(facts["dataset"], facts["data_checksum"], facts["levels"], shape)
+
+
+def load_student(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[Circuit, settings.Student]:
+    """A circuit that was learned from a teacher's samples, and how."""
+    weights, metadata = read_tensors(path)
+    own = settings.parsed(settings.Student, metadata["settings"], path, "settings")
+    kind = {"quad_tree": QuadTree, "mixture": Mixture}[own.circuit]
+    circuit = kind.from_stored(weights, metadata).to(device)
+    circuit.image_shape, circuit.levels = tuple(metadata["image_shape"]), metadata["levels"]
+    return circuit, own
 
 
 def load_baseline_circuit(
@@ -104,6 +127,11 @@ class Latents(NamedTuple):
         return self.arrays["log_prob"]
 
     @property
+    def log_prob_of_all_by_class(self) -> Tensor | None:
+        """log p(z|c) [K^HW, C] of these; None where they were too many to be kept."""
+        return self.arrays.get("log_prob_by_class")
+
+    @property
     def sizes(self) -> list[int]:
         """The N for which latents were selected; each of the first n is a selection where there
         is one N."""
@@ -111,15 +139,16 @@ class Latents(NamedTuple):
         return sorted(int(name.removeprefix("codes_")) for name in names)
 
     def first(self, n_components: int) -> tuple[Tensor, Tensor]:
-        """Codes [N, H, W] and log p(z) [N] of N selected latents. InputError if there are none."""
+        """Codes [N, H, W] and log p(z|c) [N, C] of N selected latents. InputError if there are
+        none."""
         sizes = self.sizes
         if n_components not in sizes and (len(sizes) != 1 or not 0 < n_components <= sizes[0]):
             raise InputError(
                 f"{self.path}: no {n_components} components; expected {_listed(sizes)}"
             )
         n = n_components if n_components in sizes else sizes[0]
-        log_prob = mean_over_classes(self.arrays[f"log_prob_by_class_{n}"][:n_components])
-        return self.arrays[f"codes_{n}"][:n_components], log_prob
+        arrays = (self.arrays[f"{kind}_{n}"] for kind in ("codes", "log_prob_by_class"))
+        return tuple(array[:n_components] for array in arrays)
 
 
 def read_latents(path: str | Path) -> dict[str, Latents]:
@@ -163,7 +192,8 @@ def load(
     load('results/quick', 'dmbs', grid='4x4', codebook_size=32, n_components=256) and
     load('model.safetensors') are examples; `vqdistill.models('results/quick')` lists what a run
     has. Distilled models ('dmrs', 'dmbs', …) need grid, codebook_size and n_components; 'exm' grid
-    and codebook_size; 'cm' n_components; 'einet' and 'gmm' size. weights, of models of a VQ-VAE:
+    and codebook_size; 'deep' these and size; 'cm' n_components; 'einet', 'quad_tree' and 'gmm'
+    size. weights, of models of a VQ-VAE:
     'uniform' (Eq. 2, what distilled models have unless told otherwise) or 'prior' (Eq. 1, what
     'exm' has). Raises InputError where there is no such model, in a line that says what there is,
     and where the latents were selected from another training of the VQ-VAE.
@@ -183,12 +213,15 @@ def load(
             f"n_components: found {n_components!r}, expected {found.n_components or 'none'} of"
             f" {method} in {run}"
         )
+    if weights and (found.size or not found.grid):
+        raise InputError(f"weights: found {weights!r}, expected none: {method!r} has its own")
+    if found.grid and found.size:
+        name = f"{method}-{grid}-K{codebook_size}-{size}"
+        return load_student(run / "models" / name / f"seed-{seed}" / WEIGHTS, device)[0]
     if found.grid:
         return _load_distilled(run, found, n_components, weights, device)
-    if weights:
-        raise InputError(f"weights: found {weights!r}, expected none: {method!r} has its own")
     name = f"{method}-{size}" if size else method
-    path = run / "models" / name / f"seed-{seed}" / "weights.safetensors"
+    path = run / "models" / name / f"seed-{seed}" / WEIGHTS
     return load_baseline_circuit(path, n_components, device)
 
 
@@ -228,10 +261,14 @@ def _available(run: Path) -> list[Available]:
                 keys = (method, grid, int(size), 0, int(seed.removeprefix("seed-")))
                 found.append(Available(*keys, _listed(sizes)))
     for path in run.glob("models/*/seed-*/weights.safetensors"):
-        (method, _, size), seed = path.parts[-3].partition("-"), path.parts[-2]
-        if method in baseline_names():
-            keys = (method, "", 0, int(size or 0), int(seed.removeprefix("seed-")))
-            found.append(Available(*keys, "" if is_circuit(method) else "1 or more"))
+        name, seed = path.parts[-3], int(path.parts[-2].removeprefix("seed-"))
+        method, _, size = name.partition("-")
+        if student := re.fullmatch(STUDENT, name):
+            method, grid, codebook_size, size = student.groups()
+            found.append(Available(method, grid, int(codebook_size), int(size), seed, ""))
+        elif method in baseline_names():
+            of_mixtures = "" if is_circuit(method) else "1 or more"
+            found.append(Available(method, "", 0, int(size or 0), seed, of_mixtures))
     if not found:
         saved = next(iter(sorted(map(str, run.glob("models/*.safetensors")))), "model.safetensors")
         raise InputError(
@@ -286,10 +323,11 @@ def _load_distilled(
     check_same_training(trained, path)
     vqvae, latents = load_vqvae(trained, device), read_latents(path)[model.method]
     if model.method == EXACT_METHOD:
-        return exact_mixture(vqvae, latents.log_prob_of_all, uniform=weights == "uniform")
-    codes, log_prior = latents.first(n_components)
-    log_weights = torch.log_softmax(log_prior, 0) if weights == "prior" else None
-    return distilled_mixture(vqvae, codes, log_weights)
+        log_probs = latents.log_prob_of_all, latents.log_prob_of_all_by_class
+        return exact_mixture(vqvae, *log_probs, uniform=weights == "uniform")
+    codes, by_class = latents.first(n_components)
+    log_weights = mean_over_classes(by_class).log_softmax(0) if weights == "prior" else None
+    return distilled_mixture(vqvae, codes, log_weights, by_class)
 
 
 def _check_device(device: torch.device | str) -> None:
@@ -306,6 +344,7 @@ SAVED = {  # by the kind that `Circuit.save` writes
     "mixture": Mixture.from_stored,
     "latents": mixtures.from_stored,
     "einet": EiNet.from_stored,
+    "quad_tree": QuadTree.from_stored,
 }
 
 

@@ -1,4 +1,4 @@
-"""The eight statements of the paper, each tested from the tables.
+"""The eight statements of the paper, and four of ours on deep circuits, tested from the tables.
 
 Every measure is computed for each seed (paired by seed where two models are compared) and has a
 95 % t-interval over seeds. Verdict: 'reproduced' where the whole interval is on the right side of
@@ -14,8 +14,14 @@ import numpy as np
 import pandas as pd
 
 from vqdistill.errors import InputError
-from vqdistill.reporting.style import METHODS, model_label
-from vqdistill.reporting.tables import in_order, largest_models, standard_weights, t_interval
+from vqdistill.reporting.style import METHODS, model_label, numbers_label
+from vqdistill.reporting.tables import (
+    in_order,
+    largest_models,
+    mean_sizes,
+    standard_weights,
+    t_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,11 @@ THRESHOLDS = {
         "Correct digits: four fifths of the way from chance to the classifier's accuracy on real "
         "images; with half of the image hidden some digits are open even to people.",
     ),
+    "digit advantage": Threshold(
+        "above", 0.0, "fraction",
+        "As often right: at least so, by any amount that the seeds confirm; where both are alike "
+        "it stays undecided.",
+    ),
     "picture metric": Threshold(
         "above", 0.0, "grey",
         "Sharper, more coherent: nearer to the true image by any amount that the seeds confirm.",
@@ -85,15 +96,25 @@ STATEMENTS = {
     6: "All models infill to correct digits",
     7: "Distilled models' reconstructions are sharper and more coherent than those of CM and EiNet",
     8: "DMBS costs O(NHWK) prior evaluations, enumeration O(K^HW)",
+    9: "A deep circuit distilled without data, with at most a hundredth of the parameters of DMRS, "
+    "outperforms DMRS, DMBS and the exact model of its teacher",
+    10: "It outperforms CM, and at equal size EiNets learned from images and a flat mixture "
+    "learned from the same samples",
+    11: "Quad-trees outperform EiNets at every shared size",
+    12: "Completions of deep circuits are as often the right digit, and as coherent, as those of "
+    "the best flat model of their teacher",
 }
 DISTILLED = ("dmrs", "dmbs")
 PAPER_METHODS = ("exm", *DISTILLED, "cm", "einet")
+FLAT = (*DISTILLED, "exm")
 CHANCE = 0.1  # accuracy of guessing one of ten digits
+SMALL = 1 / 100  # of the parameters of DMRS at its largest N
 COLUMNS = [
     "claim", "statement", "measure", "kind", "unit", "value", "low", "high", "median", "min", "max",
     "side", "threshold", "n_seeds", "verdict",
 ]  # fmt: skip
 NOT_MEASURED = "not measured in this experiment"
+TOO_LARGE = "each has more than a hundredth of the parameters of DMRS"
 LACKING = {  # what a claim is about, where no model of it was measured
     3: ("BPD of each distilled model minus that of CM", [], "advantage"),
     4: ("BPD that the last doubling of N gains", [], "last gain"),
@@ -101,6 +122,9 @@ LACKING = {  # what a claim is about, where no model of it was measured
     6: ("digit accuracy on completed images", [], "digit accuracy"),
     7: ("sharpness and coherence of completions", [], "picture metric"),
     8: ("prior evaluations of DMBS / NHWK", [], "evaluations per NHWK"),
+    9: ("BPD of each flat model minus that of a small deep circuit", [], "advantage"),
+    10: ("BPD of each learned model minus that of deep circuits", [], "advantage"),
+    12: ("digit accuracy and coherence of completions of deep circuits", [], "digit advantage"),
 }
 Measures = Iterator[tuple]  # of what is measured, its values by seed, its threshold, why missing
 
@@ -116,7 +140,9 @@ def judge(
     real_accuracy: of the digit classifier on real test images; 0 where it was not measured. Rows
     of what was not measured have no numbers, NaN.
     """
-    density = _main_curves(density)
+    every = mean_sizes(standard_weights(density[density["split"] == "test"]))
+    completed = standard_weights(inpainting) if len(inpainting) else inpainting
+    density = _main_curves(every)
     inpainting = largest_models(inpainting) if len(inpainting) else inpainting
     measures = {
         1: claim_1(density),
@@ -127,6 +153,10 @@ def judge(
         6: claim_6(inpainting, real_accuracy),
         7: claim_7(inpainting),
         8: claim_8(costs),
+        9: claim_9(every),
+        10: claim_10(every),
+        11: claim_11(density),
+        12: claim_12(completed),
     }
     with np.errstate(invalid="ignore"):  # the difference of two infinite values is no number
         rows = [
@@ -262,6 +292,62 @@ def claim_8(costs: pd.DataFrame) -> Measures:
         yield f"{name} at the largest N / K^HW", share, "share of enumeration"
 
 
+def claim_9(density: pd.DataFrame) -> Measures:
+    """Least BPD, over all N, of the flat models of a teacher minus that of a small deep circuit."""
+    for grid, codes, teacher in _teachers_of_deep(density):
+        small, name, missing = _small_deep(teacher, grid, codes)
+        for method in FLAT:
+            flat = _curve(teacher, method, grid)
+            if method != "exm" or len(flat):
+                ahead = _paired(flat, small, lambda f, s: f.min() - s[0])
+                what = f"least BPD of {_label(method, grid, codes)} over all N minus that of {name}"
+                yield what, ahead, "advantage", missing
+
+
+def claim_10(density: pd.DataFrame) -> Measures:
+    """Least BPD of CM minus that of a small deep circuit, and least BPD by which deep circuits beat
+    what is learned, at sizes (parameters) that both cover."""
+    mixture = _curve(density, "cm", "-")
+    einet = _curve(density, "einet", "-", "n_parameters")
+    for grid, codes, teacher in _teachers_of_deep(density):
+        small, name, missing = _small_deep(teacher, grid, codes)
+        ahead = _paired(mixture, small, lambda m, s: m.min() - s[0])
+        yield f"least BPD of CM over all N minus that of {name}", ahead, "advantage", missing
+        deep = _curve(teacher, "deep", grid, "n_parameters")
+        flat = _curve(teacher, "flat", grid, "n_parameters")
+        for other, curve in (("EiNet", einet), (_label("flat", grid, codes), flat)):
+            least = _paired_at_overlap(curve, deep, np.min)
+            what = f"BPD of {other} minus that of {_label('deep', grid, codes)}"
+            yield f"{what}, smallest over the shared sizes", least, "advantage"
+
+
+def claim_11(density: pd.DataFrame) -> Measures:
+    """Least BPD by which quad-trees beat EiNets, at sizes (parameters) that both cover."""
+    einet, tree = (
+        _curve(density, method, "-", "n_parameters") for method in ("einet", "quad_tree")
+    )
+    least = _paired_at_overlap(einet, tree, np.min)
+    what = "BPD of EiNet minus that of quad-trees, smallest over the shared sizes"
+    yield what, least, "advantage"
+
+
+def claim_12(inpainting: pd.DataFrame) -> Measures:
+    """Digit accuracy and coherence of the largest deep circuit's completions, beside those of the
+    flat model of its teacher that is best at it in each seed, of any N."""
+    for grid, codes, teacher in _teachers_of_deep(inpainting):
+        jump = (teacher["coherence_sample"] - teacher["coherence_truth"]).abs()
+        teacher, name = teacher.assign(jump=jump), _label("deep", grid, codes)
+        deep, flat = (teacher[teacher["method"].isin(which)] for which in (["deep"], FLAT))
+        pair = (_over_masks(rows, "accuracy_sample") for rows in (deep, flat))
+        what = (
+            f"digit accuracy of completions of {name} minus that of its teacher's best flat model"
+        )
+        yield f"{what}, mean over masks", _paired(*pair, _last_minus_best), "digit advantage"
+        pair = (-_over_masks(rows, "jump") for rows in (deep, flat))
+        what = f"|coherence - truth's| of its teacher's best flat model minus that of {name}"
+        yield f"{what}, mean over masks", _paired(*pair, _last_minus_best), "picture metric"
+
+
 def _row(claim: int, measure: str, values, threshold: str, missing: str = NOT_MEASURED) -> dict:
     """One row of claims.csv from a measure's values, one per seed (none: why they are missing)."""
     rule, values = THRESHOLDS[threshold], np.asarray(values, dtype=np.float64)
@@ -277,10 +363,9 @@ def _row(claim: int, measure: str, values, threshold: str, missing: str = NOT_ME
 
 
 def _main_curves(density: pd.DataFrame) -> pd.DataFrame:
-    """Test rows with standard weights and, but for ExM, the largest codebook of method and grid."""
-    table = standard_weights(density[density["split"] == "test"])
-    largest = table.groupby(["method", "grid"])["codebook_size"].transform("max")
-    return table[(table["method"] == "exm") | (table["codebook_size"] == largest)]
+    """But for ExM, the rows of the largest codebook of method and grid."""
+    largest = density.groupby(["method", "grid"])["codebook_size"].transform("max")
+    return density[(density["method"] == "exm") | (density["codebook_size"] == largest)]
 
 
 def _curve(density: pd.DataFrame, method: str, grid: str, size="n_components") -> pd.DataFrame:
@@ -300,8 +385,41 @@ def _models(table: pd.DataFrame, methods: Sequence[str]) -> list[tuple[str, str]
     return [pair for pair in in_order(table) if pair[0] in methods] if len(table) else []
 
 
-def _label(method: str, grid: str) -> str:
-    return model_label(METHODS[method], grid)
+def _label(method: str, grid: str, codes: int = 0) -> str:
+    numbers = numbers_label(method, codes)
+    return ", ".join(filter(None, [model_label(METHODS[method], grid), numbers]))
+
+
+def _teachers_of_deep(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Grid, K and rows of each teacher of deep circuits, if there are any; of 2×2 and 4×4, which
+    the statements are about, with K = 0 and no rows where they have none."""
+    if not len(table) or not (table["method"] == "deep").any():
+        return
+    deep = table[table["method"] == "deep"]
+    teachers = set(deep[["grid", "codebook_size"]].itertuples(index=False, name=None))
+    teachers |= {(grid, 0) for grid in {"2x2", "4x4"} - set(deep["grid"])}
+    for grid, codes in sorted(teachers):
+        yield grid, codes, table[(table["grid"] == grid) & (table["codebook_size"] == codes)]
+
+
+def _small_deep(teacher: pd.DataFrame, grid: str, codes: int) -> tuple[pd.DataFrame, str, str]:
+    """BPD [n_seeds, 1] of a teacher's largest deep circuit with at most a hundredth of the
+    parameters of its largest DMRS; its name, and why it is missing where it is."""
+    largest = teacher.loc[teacher["method"] == "dmrs", "n_parameters"].max()
+    curve, name = _curve(teacher, "deep", grid, "n_parameters"), _label("deep", grid, codes)
+    small = curve.loc[:, curve.columns <= SMALL * largest].iloc[:, -1:]
+    if small.shape[1]:
+        name += f", of {small.columns[0]} parameters"
+    return small, name, TOO_LARGE if curve.shape[1] and largest > 0 else NOT_MEASURED
+
+
+def _over_masks(inpainting: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric's mean over masks [n_seeds, n_models], the largest model of a method last."""
+    return inpainting.pivot_table(metric, "seed", ["method", "size", "n_components"])
+
+
+def _last_minus_best(one: np.ndarray, other: np.ndarray) -> float:
+    return one[-1] - other.max()
 
 
 def _metric(inpainting: pd.DataFrame, method: str, grid: str, metric: str) -> pd.DataFrame:

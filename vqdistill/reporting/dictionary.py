@@ -13,11 +13,13 @@ _TEACHER = {
     "grid": ("codes", "Height x width of the grid of codes, '-' where there is none."),
     "codebook_size": ("codes", "K of the VQ-VAE, 0 where there is none."),
 }
-_EXTENT = {"size": ("units", "K of the EiNet, N of the plain mixture, 0 for all other models.")}
+_EXTENT = {
+    "size": ("units", "K of EiNets, quad-trees and deep circuits, N of plain mixtures; or 0.")
+}
 MODEL = {
     "experiment": _TEACHER["experiment"],
     "dataset": _TEACHER["dataset"],
-    "method": ("-", "exm, dmrs, dmbs, random, frequent, cm, einet, gmm, or the id of another."),
+    "method": ("-", "exm, dmrs, dmbs, deep, random, cm, einet, quad_tree, …: its id in configs."),
     "grid": _TEACHER["grid"],
     "codebook_size": _TEACHER["codebook_size"],
     **_EXTENT,
@@ -28,16 +30,19 @@ _KEYS = {**MODEL, **_SEED}
 _COUNTED = {
     "n_parameters": (
         "parameters",
-        "Of the circuit: 2 per Gaussian leaf and fan-in - 1 per sum unit; a mixture N 2D + N - 1.",
+        "Of the circuit: 2 per Gaussian leaf and fan-in - 1 per sum unit; a mixture N 2D + N - 1."
+        " In summaries the mean over seeds.",
     ),
     "code_version": ("-", "Digest of the modules that the step uses; timings has its commit."),
 }
-_TRAINED = {"model": ("-", "Trained model, such as vqvae-2x2-K16, prior-4x4-K4096, einet-4.")}
+_TRAINED = {"model": ("-", "Trained model, such as vqvae-2x2-K16, deep-2x2-K16-8, einet-4.")}
 
 BPD = ("bits per dimension", "-log_likelihood / (D ln 2) + log2 L; L grey levels, D pixels.")
 DENSITY_METRICS = {
     "log_likelihood": ("nats per image", "Mean log p(x) of the dequantised images in [0, 1)."),
     "bpd": BPD,
+    "log_prob_discrete": ("nats per image", "Mean log P(v) of grey levels v: mass of their bins."),
+    "bpd_discrete": (BPD[0], "-log_prob_discrete / (D ln 2), as of categorical pixels."),
 }
 INPAINTING_METRICS = {
     "conditional_bpd": ("bits per hidden pixel", "-log2 p(x_u | x_o) per hidden pixel + log2 L."),
@@ -45,6 +50,7 @@ INPAINTING_METRICS = {
     "mean_absolute_error": ("grey in [0, 1]", "Of the conditional mean, hidden pixels."),
     "accuracy_sample": ("fraction", "Completed samples that the classifier reads as the digit."),
     "accuracy_mean": ("fraction", "Completed conditional means read as the digit."),
+    "class_accuracy": ("fraction", "Images whose digit is the likeliest under p(c | x_o)."),
     "sharpness_sample": ("grey per pixel", "Mean gradient magnitude of samples, hidden pixels."),
     "sharpness_mean": ("grey per pixel", "The same of the conditional means."),
     "sharpness_truth": ("grey per pixel", "The same of the true images: the nearer, the better."),
@@ -56,10 +62,13 @@ _SPLIT = {
     "split": ("-", "Images measured: test, validation or train."),
     "n_images": ("images", "Images over which the mean is taken."),
 }
+_DISCRETE = {
+    "n_images_discrete": ("images", "The split's first images: those of discrete columns."),
+}
 _MASK = {
     "mask": ("-", "The hidden part: left, right, top or bottom half, or the centre square."),
     "n_images": ("images", "Images over which conditional_bpd is taken."),
-    "n_scored": ("images", "Images over which the metrics of completions are taken."),
+    "n_scored": ("images", "Images over which all other metrics are taken."),
 }
 OF_IMAGES = {
     "q05": "5 % of the images have at most this",
@@ -67,7 +76,8 @@ OF_IMAGES = {
     "q95": "95 % of the images have at most this",
     "q100": "The worst image's",
 }
-UNBOUNDED = ("bpd", "conditional_bpd")  # means over images that a few of them can decide
+# means over images that a few of them can decide
+UNBOUNDED = ("bpd", "bpd_discrete", "conditional_bpd")
 
 
 def _quantiles(name: str, unit: str) -> dict:
@@ -111,8 +121,14 @@ def _geometric(name: str, unit: str) -> dict:
 
 
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {}
-COLUMNS["density"] = {**_KEYS, **_SPLIT, **_measured(DENSITY_METRICS), **_COUNTED}
-COLUMNS["density_summary"] = {**MODEL, **_SPLIT, **_COUNTED, **_summary(DENSITY_METRICS)}
+COLUMNS["density"] = {**_KEYS, **_SPLIT, **_DISCRETE, **_measured(DENSITY_METRICS), **_COUNTED}
+COLUMNS["density_summary"] = {
+    **MODEL,
+    **_SPLIT,
+    **_DISCRETE,
+    **_COUNTED,
+    **_summary(DENSITY_METRICS),
+}
 COLUMNS["inpainting"] = {**_KEYS, **_MASK, **_measured(INPAINTING_METRICS), **_COUNTED}
 COLUMNS["inpainting_summary"] = {**MODEL, **_MASK, **_COUNTED, **_summary(INPAINTING_METRICS)}
 COLUMNS["model_sizes"] = {
@@ -154,7 +170,7 @@ COLUMNS["costs"] = {
     "latents_enumerated": ("latents", "K^HW, what an enumeration would visit."),
 }
 COLUMNS["claims"] = {
-    "claim": ("-", "Number of the paper's statement, 1 to 8."),
+    "claim": ("-", "Number of the statement: 1 to 8 the paper's, 9 to 12 ours."),
     "statement": ("-", "The statement, in our words."),
     "measure": ("-", "What is measured for each seed, paired by seed."),
     "kind": ("-", "Kind of measure: the row of thresholds that it is judged by."),
@@ -220,6 +236,21 @@ COLUMNS["bounds"] = {
     "mean_gap": ("nats per image", "How much the selected latents miss of log p(x), on average."),
     **_quantiles("gap", "nats per image"),
 }
+COLUMNS["divergence"] = {
+    **_KEYS,
+    "n_samples": ("images", "Samples of the teacher over which the means are taken."),
+    "bpd_of_samples": (BPD[0], "Of samples of the teacher."),
+    "kl_low": (
+        BPD[0],
+        "KL(teacher || model), at least: bpd_of_samples minus the largest BPD that"
+        " the teacher may have on its samples.",
+    ),
+    "kl_high": (
+        BPD[0],
+        "KL(teacher || model), at most; both are one where the teacher has an exact model.",
+    ),
+    **_COUNTED,
+}
 COLUMNS["classifier"] = {
     "experiment": _TEACHER["experiment"],
     "dataset": _TEACHER["dataset"],
@@ -235,6 +266,7 @@ COLUMNS["data_dictionary"] = {
 }
 _ONE_SEED, _NOT_TRAINED = "one seed", "nothing is trained"
 _NO_CODEBOOK, _NOT_MEASURED = "there is no codebook", "it was not measured"
+_NO_CLASSES = "the model knows no classes"
 _INFINITE, _NEGATIVE = "a seed's value is not finite", "a seed's value is not above 0"
 _NO_ENDS = f"{_ONE_SEED}, {_INFINITE}, or "
 EMPTY = {
@@ -245,6 +277,11 @@ EMPTY = {
         for column in ("epochs_run", "best_epoch", "stopped_by", "best_validation")
     },
     ("timings", "commit"): "the code was in no clone",
+    ("inpainting", "class_accuracy"): _NO_CLASSES,
+    **{
+        ("inpainting_summary", f"class_accuracy_{what}"): _NO_CLASSES
+        for what in ("mean", "median", "min", "max")
+    },
     **{
         ("claims", column): f"{_NOT_MEASURED}, or {_INFINITE}"
         for column in ("value", "median", "min", "max")
@@ -257,8 +294,14 @@ EMPTY = {
         if column.endswith(("_std", "_low", "_high"))
     },
     **{
+        ("inpainting_summary", f"class_accuracy_{end}"): f"{_ONE_SEED}, or {_NO_CLASSES}"
+        for end in ("std", "low", "high")
+    },
+    **{
         (table, f"{name}_geometric_{end}"): f"{ends}{_NEGATIVE}"
-        for table, name in zip(("density_summary", "inpainting_summary"), UNBOUNDED, strict=True)
+        for table in ("density_summary", "inpainting_summary")
+        for name in UNBOUNDED
+        if f"{name}_mean" in COLUMNS[table]
         for end, ends in {
             "mean": "",
             "low": f"{_ONE_SEED}, or ",

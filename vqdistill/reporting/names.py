@@ -1,12 +1,12 @@
 """The names of all tables and figures, and of their captions."""
 
-GATHERED = ("density", "inpainting", "costs", "teacher", "bounds", "codebook")
+GATHERED = ("density", "inpainting", "costs", "teacher", "bounds", "divergence", "codebook")
 MADE = ("density_summary", "inpainting_summary", "model_sizes", "timings", "history", "classifier")
 MADE += ("claims", "thresholds", "data_dictionary")
 TABLES = (*GATHERED, *MADE)
 
 MASKS = ("left", "right", "top", "bottom", "centre")
-CHARTS = ("figure1", "weights", "inpainting_metrics", "costs", "training", "codebook")
+CHARTS = ("figure1", "figure3", "weights", "inpainting_metrics", "costs", "training", "codebook")
 PICTURES = ("figure2", "samples", *(f"inpainting_{mask}" for mask in MASKS))
 FIGURES = (*CHARTS, *PICTURES)
 
@@ -15,4 +15,5 @@ def caption(name: str) -> str:
     """The name of the caption of a table or figure, a file of workflow/report."""
     if name.removeprefix("inpainting_") in MASKS:
         return "inpainting_sheet"
-    return {"figure1": "density", "figure2": "inpainting"}.get(name, name)
+    captions = {"figure1": "density", "figure2": "inpainting", "figure3": "circuits"}
+    return captions.get(name, name)

@@ -60,9 +60,9 @@ def page(
         f"# All figures of the experiment `{experiment}`",
         f"`snakemake reference` writes this page from the tables in [tables/](tables); {seeds},"
         f" {summary['dataset'].iloc[0]}.{made}",
-        "## The paper's statements",
-        "Each is tested by several measures, and a measure has one of three verdicts"
-        " ([claims.csv](tables/claims.csv)).",
+        "## The statements",
+        "Statements 1 to 8 are the paper's, 9 to 12 are ours. Each is tested by several measures,"
+        " and a measure has one of three verdicts ([claims.csv](tables/claims.csv)).",
         _markdown(_verdict_rows(claims)),
         "## The largest models",
         "Test bits per dimension, lower is better: mean and 95 % t-interval over seeds; the"

@@ -67,17 +67,21 @@ METHODS = {
     "exm": MethodStyle("ExM", "#000000", "x", True),
     "dmrs": MethodStyle("DMRS", "#0072B2", "s", False),
     "dmbs": MethodStyle("DMBS", "#009E73", "D", False),
+    "deep": MethodStyle("deep circuit", "#332288", "h", False, letter="units"),
+    "flat": MethodStyle("flat mixture", "#8C6D31", "p", False, control=True, letter="N"),
     "random": MethodStyle("random codes", "#7A7A7A", "^", False, control=True),
     "frequent": MethodStyle("frequent codes", "#3E9BCD", "v", False, control=True),
     "cm": MethodStyle("CM", "#D55E00", "o", True),
     "einet": MethodStyle("EiNet", "#AA4488", "s", True),
+    "quad_tree": MethodStyle("quad-tree", "#E69F00", "^", True),
     "gmm": MethodStyle("plain mixture", "#8C6D31", "p", True, control=True, letter="N"),
 }
 TRAINED = {"vqvae": "VQ-VAE", "prior": "prior"}
-TRAINED |= {method: METHODS[method].label for method in ("cm", "einet", "gmm")}
+LEARNED = ("deep", "flat", "cm", "einet", "quad_tree", "gmm")
+TRAINED |= {method: METHODS[method].label for method in LEARNED}
 TRAINED |= {"classifier": "classifier"}
-FREE_COLOURS = ("#E69F00", "#882255", "#332288", "#117733")
-FREE_MARKERS = ("h", "P", "*", "<", ">")
+FREE_COLOURS = ("#CC79A7", "#882255", "#661100", "#117733")
+FREE_MARKERS = ("P", "X", "d", "<", ">")
 LINE_STYLES = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (1, 1.2)))
 
 
@@ -107,7 +111,8 @@ def model_label(style: MethodStyle, grid: str) -> str:
 
 
 def numbers_label(method: str, codebook_size: int = 0, n_components: int = 0, size: int = 0) -> str:
-    """The numbers in a model's keys: 'K = 256, N = 4096', 'K = 8' of an EiNet, '' for none."""
+    """The numbers in a model's keys: 'K = 256, N = 4096', 'K = 16, units = 8' of a deep circuit,
+    '' for none."""
     letter = METHODS[method].letter if method in METHODS else MethodStyle.letter
     numbers = [("K", codebook_size), (letter, size), ("N", n_components)]
     return ", ".join(f"{name} = {number}" for name, number in numbers if number)
@@ -122,14 +127,15 @@ def ranges_label(name: str, values: Iterable[int]) -> str:
 
 
 def model_title(model: str) -> str:
-    """'vqvae-2x2-K16' as 'VQ-VAE 2×2, K = 16', 'einet-4' as 'EiNet, K = 4', and 'gmm-64' as
-    'plain mixture, N = 64'."""
+    """'vqvae-2x2-K16' as 'VQ-VAE 2×2, K = 16', 'gmm-64' as 'plain mixture, N = 64', and
+    'deep-2x2-K16-8' as 'deep circuit 2×2, K = 16, units = 8'."""
     kind, *rest = model.split("-")
-    title = TRAINED.get(kind, kind)
     grid = [grid_label(part) for part in rest if "x" in part]
-    letter = "N" if kind == "gmm" else "K"
-    size = [f"{letter} = {part.removeprefix('K')}" for part in rest if "x" not in part]
-    return ", ".join([" ".join([title, *grid]), *size])
+    codes = [int(part.removeprefix("K")) for part in rest if part.startswith("K")]
+    size = [int(part) for part in rest if part.isdecimal()]
+    numbers = numbers_label(kind, sum(codes), size=sum(size))
+    title = " ".join([TRAINED.get(kind, kind), *grid])
+    return ", ".join(filter(None, [title, numbers]))
 
 
 def model_order(model: str) -> tuple:

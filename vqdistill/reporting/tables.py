@@ -52,8 +52,8 @@ def geometric_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return tuple(np.exp(t_interval(np.log(values))).tolist())
 
 
-def gather(files: Mapping[str | Path, pd.DataFrame]) -> pd.DataFrame:
-    """The rows of the tables of many runs as one table, sorted by its keys.
+def gather(files: Mapping[str | Path, pd.DataFrame], kind: str) -> pd.DataFrame:
+    """The rows of the tables of many runs, all of one kind, as one table, sorted by its keys.
 
     Raises InputError, with the files named, where columns differ, a value is missing, a row occurs
     twice, or rows come from different experiments, data sets or numbers of images.
@@ -65,7 +65,7 @@ def gather(files: Mapping[str | Path, pd.DataFrame]) -> pd.DataFrame:
                 f"{name}: columns {list(table.columns)} differ from those of {first}; "
                 "run the older step again"
             )
-        check_cells(table, "gathered", name)
+        check_cells(table, kind, name)
     table = pd.concat([t.assign(_file=str(name)) for name, t in files.items()], ignore_index=True)
     for column in [c for c in ("experiment", "dataset") if c in table]:
         _check_one_value(table, [], column)
@@ -137,6 +137,15 @@ def standard_weights(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["weights"] == "prior") == (table["method"] == "exm")]
 
 
+def mean_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """The table in which circuits that learn from samples have the mean of `n_parameters` over
+    seeds, rounded: how many of their levels know classes is chosen in each seed anew."""
+    keys = [key for key in MODEL_KEYS if key in table]
+    means = table.groupby(keys)["n_parameters"].transform("mean").round().astype("int64")
+    students = (table["grid"] != "-") & (table["weights"] == "learned")
+    return table.assign(n_parameters=table["n_parameters"].where(~students, means))
+
+
 def largest_models(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the largest model of each method and grid, with its standard weights.
 
@@ -158,7 +167,9 @@ def in_order(models: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _summarise(table: pd.DataFrame, keys: list[str], metrics: Iterable[str]) -> pd.DataFrame:
     """One row per key: n_seeds, and of each metric what `_over_seeds` says."""
-    constants = [c for c in ("n_images", "n_scored", "n_parameters") if c in table]
+    constants = ("n_images", "n_images_discrete", "n_scored", "n_parameters")
+    constants = [column for column in constants if column in table]
+    table = mean_sizes(table)
     for column in constants:
         _check_one_value(table, keys, column)
     rows = []

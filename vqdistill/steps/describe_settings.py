@@ -4,7 +4,7 @@ which editors check config.yaml and presets."""
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from vqdistill.files import replacing
 from vqdistill.settings import LARGEST_COUNT, Experiment, Settings
@@ -28,6 +28,9 @@ named under `baselines` too, with `sizes`, `settings`, `training`.
 | key | value | default | meaning |
 |---|---|---|---|
 """
+
+
+MANY = {tuple: "[].", dict: ".<method>."}  # settings of which a key holds several
 
 
 def texts() -> dict[str, str]:
@@ -59,7 +62,7 @@ def _rows(kind: type[Settings], above: str) -> Iterator[tuple[str, str, str, str
         key, meaning = f"{above}{name}", " ".join((field.description or "").split())
         inner = _inner(field.annotation)
         if inner and not (above and name == "training"):
-            yield from _rows(inner, f"{key}[]." if name == "teachers" else f"{key}.")
+            yield from _rows(inner, key + MANY.get(get_origin(field.annotation), "."))
             continue
         default = "" if field.is_required() else f"`{_default(field.default)}`"
         yield f"`{key}`", _value(schema["properties"][name]), default, meaning

@@ -7,13 +7,16 @@ import torch
 
 from vqdistill import progress
 from vqdistill.distillation import EXACT_METHOD, load_method
-from vqdistill.distillation.exm import log_prior_of_all
+from vqdistill.distillation.exm import log_probs_of_all
 from vqdistill.distillation.selection import check_selection, n_latents
 from vqdistill.files import read_arrays, write_arrays, write_rows
 from vqdistill.provenance.loading import load_prior
 from vqdistill.randomness import generator
 from vqdistill.settings import Distillation, grid_name
 from vqdistill.steps.job import Job, compute_device, run
+
+COSTS = ("experiment", "method", "seed", "grid", "codebook_size", "n_components", "evaluations")
+COSTS += ("weighting_evaluations", "latents_enumerated")
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,8 @@ def distil(job: Job) -> None:
     """Write one npz with the latents of all methods, and what each selection cost.
 
     Its arrays are <method>/codes_<N> [N, H, W], <method>/classes_<N> [N] and
-    <method>/log_prob_by_class_<N> [N, C], log p(z|c); and exm/log_prob [K^HW], log p(z) of all.
+    <method>/log_prob_by_class_<N> [N, C], log p(z|c); and exm/log_prob [K^HW], log p(z) of all,
+    with exm/log_prob_by_class [K^HW, C] where these are not too many.
     """
     device = compute_device(job.threads)
     prior = load_prior(job["prior"], device)
@@ -37,7 +41,7 @@ def distil(job: Job) -> None:
             rows.append(row | {"latents_enumerated": float(n_latents(prior))})
             log.info("%s: %d components", method, cost["n_components"])
     write_arrays(job["latents"], latents)
-    write_rows(job["costs"], rows)
+    write_rows(job["costs"], rows, COSTS)
     job.write_record(device, model="selection", **keys)
 
 
@@ -48,8 +52,13 @@ def select(
     """The latents of one method, as arrays, and its costs."""
     if name == EXACT_METHOD:
         before = prior.evaluations
-        log_prob = log_prior_of_all(prior).numpy()
-        return {"log_prob": log_prob}, [_cost(n_latents(prior), prior.evaluations - before, 0)]
+        log_prob, by_class = log_probs_of_all(prior)
+        arrays = {"log_prob": log_prob.numpy()}
+        if by_class is None:
+            log.info("exm: knows no classes, log p(z|c) of %d latents are too many", len(log_prob))
+        else:
+            arrays["log_prob_by_class"] = by_class.numpy()
+        return arrays, [_cost(n_latents(prior), prior.evaluations - before, 0)]
     method, sizes = load_method(name), sorted(job.settings.n_components)
     arrays, costs = {}, []
     sizes = sizes[-1:] if method.PREFIXES_ARE_MODELS else sizes

@@ -7,12 +7,16 @@ import pandas as pd
 from vqdistill.errors import InputError
 from vqdistill.provenance.records import read_table
 from vqdistill.reporting.dictionary import COLUMNS
+from vqdistill.reporting.figures.circuits_figure import circuits_figure
 from vqdistill.reporting.figures.costs_figure import costs_figure
 from vqdistill.reporting.figures.density_figures import density_figure, weights_figure
 from vqdistill.reporting.figures.layout import save
 from vqdistill.reporting.figures.metrics_figure import metrics_figure
 from vqdistill.reporting.figures.training_figures import codebook_figure, training_figure
 from vqdistill.steps.job import Job, run
+
+# Columns that references of earlier code lack, and that figures can do without.
+NEWER = ("log_prob_discrete", "bpd_discrete", "n_images_discrete", "class_accuracy")
 
 
 def draw_charts(job: Job) -> None:
@@ -24,7 +28,8 @@ def draw_charts(job: Job) -> None:
     density, classifier = table("density"), table("classifier")
     sizes, teachers = table("model_sizes"), table("teacher")
     charts = {
-        "figure1": density_figure(table("density_summary"), density, sizes, teachers),
+        "figure1": density_figure(density, sizes, teachers),
+        "figure3": circuits_figure(density),
         "weights": weights_figure(density),
         "inpainting_metrics": metrics_figure(
             table("inpainting_summary"), classifier["test_accuracy"].iloc[0]
@@ -38,10 +43,12 @@ def draw_charts(job: Job) -> None:
 
 
 def current_table(folder: Path, name: str) -> pd.DataFrame:
-    """A table of an experiment. InputError where it lacks a column, as one of older code may."""
+    """A table of an experiment. InputError where it lacks a column, as one of older code may,
+    unless figures can do without it."""
     path = folder / f"{name}.csv"
     table = read_table(path)
-    missing = [column for column in COLUMNS[name] if column not in table]
+    needed = [column for column in COLUMNS[name] if not column.startswith(NEWER)]
+    missing = [column for column in needed if column not in table]
     if missing:
         raise InputError(
             f"{path}: no column {', '.join(missing)}, expected those of data_dictionary.csv; it was"

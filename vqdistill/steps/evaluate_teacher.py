@@ -1,12 +1,16 @@
 """Evaluate all that was distilled from one VQ-VAE, and the VQ-VAE itself."""
 
+from pathlib import Path
+
 import torch
 
 from vqdistill import data
 from vqdistill.distillation import EXACT_METHOD
 from vqdistill.distillation.enumeration import index_of
 from vqdistill.distillation.mixtures import distilled_mixture, exact_mixture
+from vqdistill.distillation.selection import mean_over_classes
 from vqdistill.evaluation.density import QUANTILES
+from vqdistill.evaluation.divergence import divergence_rows, teacher_density
 from vqdistill.evaluation.evaluate import evaluate
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
 from vqdistill.evaluation.teacher import bound_rows, code_frequencies, teacher_row
@@ -16,9 +20,11 @@ from vqdistill.provenance.loading import (
     Latents,
     load_classifier,
     load_prior,
+    load_student,
     load_vqvae,
     read_latents,
 )
+from vqdistill.randomness import generator
 from vqdistill.settings import TeacherEvaluation, grid_name
 from vqdistill.steps.job import Job, compute_device, run
 
@@ -31,6 +37,7 @@ def evaluate_teacher(job: Job) -> None:
     latents, chosen = read_latents(job["latents"]), job.settings.inpainting
     sizes = sorted(job.settings.n_components)
     circuits = [models for name in latents for models in read_models(name, latents, vqvae, sizes)]
+    circuits += [read_student(path, device) for path in job.paths("students")]
     classify = load_classifier(job["classifier"], device).predict
     found = evaluate(
         circuits, images, classify, chosen.n_components, chosen.scored_images, job.seed
@@ -47,11 +54,24 @@ def evaluate_teacher(job: Job) -> None:
     columns = [*keys, "method", "n_components", "n_images", "largest_violation", "mean_gap"]
     columns += [f"gap_{quantile}" for quantile in QUANTILES]
     write_rows(job["bounds"], [keys | row for row in bound_rows(circuits, found.test)], columns)
+    exact = [models.circuit for models in circuits if models.method == EXACT_METHOD]
+    samples = generator(job.seed, "divergence", device)
+    density = teacher_density(vqvae, prior, exact[0] if exact else None, samples)
+    own = keys | {"code_version": job.code_version}
+    rows = divergence_rows(circuits, density, images.levels)
+    write_rows(job["divergence"], [own | row for row in rows])
     codes = torch.from_numpy(read_arrays(job["codes"])["train"])
     frequencies = enumerate(code_frequencies(codes, K).tolist(), 1)
     write_rows(job["codebook"], [keys | {"rank": r, "frequency": f} for r, f in frequencies])
     facts = {"model": "vqvae", "grid": keys["grid"], "codebook_size": K}
     job.write_evaluation(found, images, device, **facts)
+
+
+def read_student(path: Path, device: torch.device) -> EvaluatedModels:
+    """A deep circuit that was learned from a teacher's samples, to evaluate."""
+    circuit, own = load_student(path, device)
+    keys = {"grid": grid_name(own.grid), "codebook_size": own.codebook_size, "size": own.size}
+    return EvaluatedModels(own.method, circuit, **keys)
 
 
 def read_models(
@@ -65,14 +85,17 @@ def read_models(
     K, grid = vqvae.codebook_size, vqvae.grid
     keys = {"grid": grid_name(grid), "codebook_size": K}
     if method == EXACT_METHOD:
-        return [exact_models(exact_mixture(vqvae, latents[method].log_prob_of_all), **keys)]
+        of_all = latents[method]
+        log_probs = of_all.log_prob_of_all, of_all.log_prob_of_all_by_class
+        return [exact_models(exact_mixture(vqvae, *log_probs), **keys)]
     mixtures, log_priors = {}, {}
     for n in sizes:
         if n in latents[method].sizes:
-            codes, log_prior = latents[method].first(n)
+            codes, by_class = latents[method].first(n)
+            log_prior = mean_over_classes(by_class)
             if EXACT_METHOD in latents:
                 log_prior = latents[EXACT_METHOD].log_prob_of_all[index_of(codes, K, grid)]
-            mixtures[n] = distilled_mixture(vqvae, codes)
+            mixtures[n] = distilled_mixture(vqvae, codes, log_prob_by_class=by_class)
             log_priors[n] = log_prior.to(mixtures[n].log_weights.device)
     return distilled_models(method, mixtures, sizes, log_priors, **keys)
 
@@ -81,6 +104,7 @@ if __name__ == "__main__":
     run(
         evaluate_teacher,
         TeacherEvaluation,
-        reads="images vqvae prior codes latents classifier",
-        writes="density inpainting log_likelihoods pictures teacher bounds codebook record",
+        reads="images vqvae prior codes latents students* classifier",
+        writes="density inpainting log_likelihoods pictures teacher bounds divergence codebook"
+        " record",
     )

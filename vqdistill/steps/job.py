@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from vqdistill.data import Images
+    from vqdistill.data import Images, OfImages
     from vqdistill.evaluation.evaluate import Evaluation
     from vqdistill.training.loop import Fitted
 
@@ -67,16 +67,16 @@ class Job:
         record |= {"files": self._digests(), **self.stopwatch.cost(at_least)}
         write_json(self["record"], sealed(record))
 
-    def write_model(self, fitted: "Fitted", images: "Images", device, **facts) -> None:
+    def write_model(self, fitted: "Fitted", images: "Images | OfImages", device, **facts) -> None:
         """Write weights, history and record of a trained model, then drop its checkpoint."""
         settings = plain(self.settings)
         metadata = {"settings": settings, "image_shape": list(images.shape), "seed": self.seed}
-        metadata["levels"] = images.levels
+        of_data = {"dataset": images.dataset, "data_checksum": images.checksum}
+        metadata |= {"levels": images.levels, **of_data}
         write_tensors(self["weights"], fitted.weights, metadata)
         history = [row | {"best": int(row["epoch"] == fitted.best_epoch)} for row in fitted.history]
         write_rows(self["history"], history)
-        facts |= {"dataset": images.dataset, "data_checksum": images.checksum}
-        facts |= {"epochs_run": len(fitted.history), "best_epoch": fitted.best_epoch}
+        facts |= {**of_data, "epochs_run": len(fitted.history), "best_epoch": fitted.best_epoch}
         facts |= {"best_validation": fitted.best_validation, "stopped_by": fitted.stopped_by}
         self.write_record(device, sum(row["seconds"] for row in fitted.history), **facts)
         self["checkpoint"].unlink(missing_ok=True)
@@ -110,9 +110,9 @@ def run(
 ) -> None:
     """Run a step from its command line, and end the program.
 
-    `reads` and `writes` name its options, in words: each takes a path, or any number of paths
-    where a + ends the word. What a user can mend ends the program with one line and status 1; so
-    does SIGTERM, which schedulers send some time before they kill.
+    `reads` and `writes` name its options, in words: each takes a path, one or more where a + ends
+    the word, any number where a * does. What a user can mend ends the program with one line and
+    status 1; so does SIGTERM, which schedulers send some time before they kill.
     """
     stopwatch = Stopwatch()
     gc.freeze()  # what was imported stays to the end
@@ -122,7 +122,7 @@ def run(
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     for name in ("vqdistill", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO)
-    files = [{word.rstrip("+"): values.pop(word.rstrip("+")) for word in words.split()}
+    files = [{word.rstrip("+*"): values.pop(word.rstrip("+*")) for word in words.split()}
              for words in (reads, writes)]  # fmt: skip
     try:
         values["settings"] = parsed(settings, values["settings"], "--settings")
@@ -155,9 +155,10 @@ def _parser(step: Callable[[Job], None], names: str) -> argparse.ArgumentParser:
         description=step.__doc__, prog=f"vqdistill.{step.__name__}", fromfile_prefix_chars="@"
     )
     for name in names.split():
-        number = "+" if name.endswith("+") else 1
-        option = f"--{name.rstrip('+')}"
-        parser.add_argument(option, type=Path, nargs=number, required=True, metavar="FILE")
+        number = name[-1] if name[-1] in "+*" else 1
+        rest = {"default": []} if number == "*" else {"required": True}
+        option = f"--{name.rstrip('+*')}"
+        parser.add_argument(option, type=Path, nargs=number, metavar="FILE", **rest)
     parser.add_argument("--settings", type=json_object, default="{}", metavar="JSON")
     parser.add_argument("--experiment", default="-")
     parser.add_argument("--seed", type=int, default=0)

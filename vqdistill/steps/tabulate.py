@@ -1,4 +1,4 @@
-"""Gather the metric files of all runs into the tables, and test the paper's claims on them."""
+"""Gather the metric files of all runs into the tables, and test the statements on them."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def tabulate(job: Job) -> None:
     made = [path for name in (*GATHERED, "pictures") for path in job.paths(name)]
     check_files([*made, *histories], [*records.values(), *selections.values()])
     check_settings(records | selections, settings_of_steps(job.settings))
-    tables = {name: gather({p: read_csv(p) for p in job.paths(name)}) for name in GATHERED}
+    tables = {name: gather({p: read_csv(p) for p in job.paths(name)}, name) for name in GATHERED}
     expected = pd.DataFrame(expected_models(job.settings))
     check_complete(tables["density"], expected)
     tables["costs"].insert(1, "dataset", tables["density"]["dataset"].iloc[0])
@@ -46,7 +46,8 @@ def tabulate(job: Job) -> None:
     tables["inpainting_summary"] = inpainting_summary(tables["inpainting"])
     tables["model_sizes"] = model_sizes(records)
     tables["timings"] = timings(records)
-    tables["history"] = gather({path: losses(path, histories[path]) for path in histories})
+    losses_of_all = {path: losses(path, histories[path]) for path in histories}
+    tables["history"] = gather(losses_of_all, "history")
     tables["claims"] = claims.judge(
         tables["density"], tables["inpainting"], tables["costs"], accuracy
     )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from vqdistill.training.cuda_graph import GraphedStep
-from vqdistill.training.loop import Progress
+from vqdistill.training.loop import Progress, as_tuple
 
 
 class GradientTrainer:
@@ -40,7 +40,7 @@ class GradientTrainer:
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         self.model.train()
         n, sums = 0, 0.0  # of examples; kept on the device until they are asked for
-        for batch in map(_as_tuple, self.batches(self.generator)):
+        for batch in map(as_tuple, self.batches(self.generator)):
             values = self.step(*batch)
             n, sums = n + len(batch[0]), sums + len(batch[0]) * values
             progress(values[0])
@@ -53,7 +53,7 @@ class GradientTrainer:
         self.model.eval()
         n, sums, names = 0, 0.0, []
         generator = torch.Generator(device=self.generator.device).manual_seed(0)
-        for batch in map(_as_tuple, self.validation_batches()):
+        for batch in map(as_tuple, self.validation_batches()):
             _, names, values = self._loss(batch, generator)
             n, sums = n + len(batch[0]), sums + len(batch[0]) * values
         return dict(zip(names, (sums / n).tolist(), strict=True))
@@ -114,10 +114,6 @@ class Adam:
         parameters, gradients = [*moved.values()], [p.grad for p in moved.values()]
         rest = {"beta1": 0.9, "beta2": 0.999, "amsgrad": False, "maximize": False, "fused": True}
         adam(parameters, gradients, means, squares, [], steps, **rest, **self.settings)
-
-
-def _as_tuple(batch: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def in_batches(size: int, *tensors: Tensor) -> Callable[[], Iterator[tuple[Tensor, ...]]]:

@@ -59,6 +59,11 @@ class Fitted:
     stopped_by: str  # 'patience' or 'epoch limit'
 
 
+def as_tuple(batch: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A batch of one tensor, or of several that belong together, as several."""
+    return batch if isinstance(batch, tuple) else (batch,)
+
+
 def fit(trainer: Trainer, training: Training, checkpoint: Path, key: str) -> Fitted:
     """Train until the stopping rule ends it, and return the weights of the best epoch.
 

@@ -32,6 +32,7 @@ REFERENCE = f"{workflow.basedir}/results/reference/{EXPERIMENT.experiment}"
 IMAGES = f"{RESULTS}/data/images.npz"
 CLASSIFIER = f"{RESULTS}/models/classifier/seed-0"
 TEACHERS = experiments.teachers(EXPERIMENT)
+STUDENTS = experiments.students(EXPERIMENT)
 BASELINES = experiments.baselines(EXPERIMENT)
 TABLES = [f"{RESULTS}/tables/{name}.csv" for name in names.TABLES]
 FIGURES = [f"{RESULTS}/figures/{name}.png" for name in names.FIGURES]
@@ -48,12 +49,21 @@ if not (workflow.deployment_settings and workflow.deployment_settings.deployment
 shell.prefix(f"set -euo pipefail; export {VARIABLES}; exec ")
 
 
+# Snakemake's default of 100 jobs a second limits nothing here. But to keep it, Snakemake looks for
+# jobs once a second more with every job that ends: after a hundred that takes a third of a core.
+scheduling = workflow.scheduling_settings
+limit = scheduling and scheduling.max_jobs_per_timespan
+if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+    scheduling.max_jobs_per_timespan = None
+
+
 # What has the longest way to the results begins first, and evaluations of baselines, which are
 # short, fill what is left of the cores at the end.
 PRIORITY = {
     "train_vqvae": 4,
     "train_prior": 3,
     "train_classifier": 3,
+    "train_student": 2,
     "train_baseline": 2,
     "distil": 2,
     "evaluate_teacher": 1,
@@ -63,6 +73,7 @@ PRIORITY = {
 wildcard_constraints:
     seed=r"\d+",
     teacher="|".join(TEACHERS),
+    student="|".join(STUDENTS) or "none",
     model="|".join(BASELINES) or "none",
 
 
@@ -90,7 +101,7 @@ def options(step, settings=None, **others):
         named = {**dict(input.items()), **dict(output.items())}
         named |= {name: path.format(**dict(wildcards.items())) for name, path in others.items()}
         paths = {k: [str(v)] if isinstance(v, str) else [*map(str, v)] for k, v in named.items()}
-        return shlex.join(command_lines.options(paths))
+        return shlex.join(command_lines.options({k: v for k, v in paths.items() if v}))
 
     def values(wildcards):
         own, version = resolved(*(w for k, w in wildcards.items() if k != "seed"))
@@ -105,6 +116,12 @@ def trained(name, *others, seed="{seed}"):
     """The outputs of a training, by name; `others` beside weights, history and record."""
     files = ("weights.safetensors", *others, "history.csv", "record.json")
     return {Path(file).stem: f"{RESULTS}/models/{name}/seed-{seed}/{file}" for file in files}
+
+
+def weights_of_students(wildcards):
+    """The files of all circuits that are learned from a teacher's samples."""
+    models = experiments.students_of(EXPERIMENT, wildcards.teacher)
+    return [f"{RESULTS}/models/{m}/seed-{wildcards.seed}/weights.safetensors" for m in models]
 
 
 def metrics(name, *others):
@@ -138,7 +155,7 @@ def records():
     """The records of all trainings and evaluations."""
     trained = [f"{kind}-{teacher}" for teacher in TEACHERS for kind in ("vqvae", "prior")]
     return [
-        *all_runs("models/{name}/seed-{seed}/record.json", [*trained, *BASELINES]),
+        *all_runs("models/{name}/seed-{seed}/record.json", [*trained, *STUDENTS, *BASELINES]),
         *all_runs("metrics/{name}/seed-{seed}/record.json", [*TEACHERS, *BASELINES]),
         f"{CLASSIFIER}/record.json",
     ]

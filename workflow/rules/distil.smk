@@ -1,4 +1,5 @@
-"""Selection of latents, one job for all methods of one VQ-VAE."""
+"""Distillation: selection of latents, one job for all methods of one VQ-VAE, and deep circuits that
+are learned from its samples."""
 
 
 rule distil:
@@ -24,4 +25,40 @@ rule distil:
         **options("distil", experiments.selection_settings),
     shell:
         "python -m vqdistill.steps.distil {params.files} {params.values}"
+        " --threads {threads} > {log} 2>&1"
+
+
+def teacher_of(wildcards):
+    """What a circuit learns from: the weights of a VQ-VAE and its prior, and images if so set."""
+    method, teacher, _ = STUDENTS[wildcards.student]
+    seed = f"seed-{wildcards.seed}/weights.safetensors"
+    found = {kind: f"{RESULTS}/models/{kind}-{teacher}/{seed}" for kind in ("vqvae", "prior")}
+    return found | ({"images": IMAGES} if EXPERIMENT.students[method].settings.images else {})
+
+
+rule train_student:
+    input:
+        unpack(teacher_of),
+    output:
+        **trained("{student}"),
+    log:
+        f"{RESULTS}/logs/train_student/{{student}}/seed-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_student/{{student}}/seed-{{seed}}.tsv"
+    priority: PRIORITY["train_student"]
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(720),
+        gpu=1,
+    params:
+        **options(
+            "train_student",
+            experiments.student_settings,
+            checkpoint=f"{RESULTS}/checkpoints/{{student}}/seed-{{seed}}.safetensors",
+        ),
+    shell:
+        "python -m vqdistill.steps.train_student {params.files} {params.values}"
         " --threads {threads} > {log} 2>&1"

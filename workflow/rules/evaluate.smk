@@ -8,9 +8,10 @@ rule evaluate_teacher:
         prior=f"{RESULTS}/models/prior-{{teacher}}/seed-{{seed}}/weights.safetensors",
         codes=f"{RESULTS}/models/vqvae-{{teacher}}/seed-{{seed}}/codes.npz",
         latents=f"{RESULTS}/latents/{{teacher}}/seed-{{seed}}/latents.npz",
+        students=weights_of_students,
         classifier=f"{CLASSIFIER}/weights.safetensors",
     output:
-        **metrics("{teacher}", "teacher.csv", "bounds.csv", "codebook.csv"),
+        **metrics("{teacher}", "teacher.csv", "bounds.csv", "divergence.csv", "codebook.csv"),
     log:
         f"{RESULTS}/logs/evaluate_teacher/{{teacher}}/seed-{{seed}}.log",
     benchmark:

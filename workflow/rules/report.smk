@@ -8,6 +8,7 @@ rule tabulate:
         costs=all_runs("metrics/{name}/seed-{seed}/costs.csv", TEACHERS),
         teacher=all_runs("metrics/{name}/seed-{seed}/teacher.csv", TEACHERS),
         bounds=all_runs("metrics/{name}/seed-{seed}/bounds.csv", TEACHERS),
+        divergence=all_runs("metrics/{name}/seed-{seed}/divergence.csv", TEACHERS),
         codebook=all_runs("metrics/{name}/seed-{seed}/codebook.csv", TEACHERS),
         records=records(),
         selections=all_runs("latents/{name}/seed-{seed}/record.json", TEACHERS),

@@ -20,7 +20,7 @@ def training_figure(history: pd.DataFrame) -> Figure:
     of the training can be read.
     """
     models = sorted(history["model"].unique(), key=model_order)
-    figure, drawn = panels(len(models), at_most=4, height=1.4, above=0.5, sharey=False)
+    figure, drawn = panels(len(models), at_most=4, height=1.5, above=0.5, sharey=False)
     for axes, model in zip(drawn, models, strict=True):
         table = history[history["model"] == model]
         for _, run in table.groupby("seed"):
@@ -30,7 +30,7 @@ def training_figure(history: pd.DataFrame) -> Figure:
             axes.plot(run["epoch"], run["validation_loss"], "-", color=VALIDATION, linewidth=0.9)
             axes.plot(best["epoch"], best["validation_loss"], "o", color=BEST, markersize=3)
         axes.set_ylim(*_readable(table))
-        axes.set_title(model_title(model))
+        axes.set_title(model_title(model).replace(", ", "\n", 1))
         axes.xaxis.get_major_locator().set_params(integer=True)
     handles = [
         mpl.lines.Line2D([], [], color=TRAINING, linestyle="--", label="training"),
