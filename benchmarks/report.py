@@ -38,6 +38,11 @@ GOALS = [  # a goal of 0: told without one
     Goal("EiNet", 4, "units first", 4),
     Goal("EiNet", 10, "units first", 4),
     Goal("EiNet", 20, "units first", 4),
+    *(
+        Goal("quad-tree", size, peer, 2)
+        for peer in ("autograd and Adam", "layers of the EiNet")
+        for size in (4, 8, 16)
+    ),
     Goal("VQ-VAE 2x2", 256, "plain loop", 0),
     Goal("VQ-VAE 4x4", 256, "plain loop", 0),
     Goal("prior 2x2", 256, "plain loop", 0),
@@ -108,6 +113,14 @@ TASKS = {
         " code does.",
         "units K",
     ),
+    "quad-tree": (
+        "Training step of a quad-tree",
+        "The task is an E-step and an M-step with 128 images of 28×28 pixels. One peer is the same"
+        " circuit in log-space, one einsum a layer, with softmax weights and Adam. The other is an"
+        " EiNet of the same regions, each cut in two and in two again, by this package's own layers"
+        " and EM.",
+        "units K",
+    ),
 }
 
 
@@ -154,6 +167,7 @@ def write(results: Path, docs: Path) -> None:
         "## Beside what you would use instead\n",
         _goals(tables),
         TRAINED,
+        _queries(tables),
         _commands(tables),
         _laptop(results.parent / "reference/laptop/tables/timings.csv"),
         _fractions(tables),
@@ -222,6 +236,25 @@ def _goals(tables: dict[str, pd.DataFrame]) -> str:
             + (f" {goal.times:g}: {verdict} |" if goal.times else " – |")
         )
     return "\n".join(rows) + "\n"
+
+
+def _queries(tables: dict[str, pd.DataFrame]) -> str:
+    """What a quad-tree answers, and in how long."""
+    if "queries" not in tables:
+        return ""
+    seconds = fastest(tables["queries"]).T
+    rows = [
+        "## Queries of a quad-tree\n",
+        f"| milliseconds for 1,000 images | {' | '.join(f'K = {k}' for k in seconds)} |",
+        "|---" * (1 + seconds.shape[1]) + "|",
+    ]
+    order = tables["queries"]["implementation"].unique()
+    rows += [
+        f"| {query} | {' | '.join(rounded(1e3 * value) for value in seconds.loc[query])} |"
+        for query in order
+    ]
+    said = "Ten classes, known by the root and two levels. All are exact, in float64.\n"
+    return "\n".join([*rows, "", said])
 
 
 def _commands(tables: dict[str, pd.DataFrame]) -> str:

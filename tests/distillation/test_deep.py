@@ -98,21 +98,24 @@ def test_a_student_comes_close_to_its_teachers_exact_density():
     assert entropy - 0.1 < losses[-1] < entropy + 0.5
 
 
-def test_levels_that_know_classes_are_those_that_samples_ask_for():
-    """Where every class has the same latents none need know it; where the classes tell four
-    quarters apart, one level below the root says which."""
+def test_levels_that_know_classes_are_those_that_pay_for_their_parameters():
+    """The number of least description length; where every class has the same latents, one."""
     prior = TabularPrior(4, (2, 2), 3)
     alike = TabularPrior(4, (2, 2), 3)
     alike.tables = [table[:1].expand_as(table) for table in alike.tables]
 
-    def tried(prior, size):
-        return deep.tried_class_levels(SHAPE, partial(learner, prior), own(size))
+    def tried(prior, size, n):
+        learn = partial(learner, prior)  # of as many samples, whatever n
+        return deep.tried_class_levels(SHAPE, learn, own(size, samples=n))
 
-    assert tried(alike, 4)[0] == 0
-    chosen, losses = tried(prior, 2)
-    assert [*losses] == ["0", "1", "2"]
-    near = deep.NEAR * math.log(2) * math.prod(SHAPE)
-    assert losses[str(chosen)] <= min(losses.values()) + near
+    assert tried(alike, 4, 2**24)[0] == 1
+    few, many = (tried(prior, 2, n) for n in (20_000, 2**24))
+    assert few[1][str(few[0])] == min(few[1].values())
+    for levels in (1, 2):
+        n_parameters = QuadTree(SHAPE, 2, 3, levels).n_parameters
+        lengths = [n_parameters * math.log(n) / (2 * n) for n in (20_000, 2**24)]
+        found = few[1][str(levels)] - many[1][str(levels)]
+        assert found == pytest.approx(lengths[0] - lengths[1], rel=1e-6)
 
 
 def test_a_flat_mixture_learns_from_the_same_samples_and_is_behind():

@@ -125,7 +125,8 @@ def test_damaged_data_and_weights(commands, folder, log, name, read, damage):
 
 @pytest.mark.parametrize("damage", [truncated, flipped_digit])
 @pytest.mark.parametrize(
-    "read", ["density", "inpainting", "costs", "teacher", "bounds", "codebook", "history"]
+    "read",
+    ["density", "inpainting", "costs", "teacher", "bounds", "gain_blocks", "codebook", "history"],
 )
 def test_damaged_csv_files_get_into_no_table(commands, folder, log, read, damage):
     command = pick(commands, "tabulate")

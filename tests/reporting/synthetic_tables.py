@@ -1,5 +1,7 @@
 """Synthetic tables of known shape for the tests of the reporting."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -177,6 +179,23 @@ def codebook_table(sizes=(("2x2", 16), ("2x2", 4096), ("4x4", 4096)), seeds=rang
             frequency = np.concatenate([weight / weight.sum(), np.zeros(codes - used)])
             rows += [(grid, codes, seed, r + 1, f) for r, f in enumerate(frequency)]
     return pd.DataFrame(rows, columns=["grid", "codebook_size", "seed", "rank", "frequency"])
+
+
+def gain_tables(seeds=range(3), grids=("2x2", "4x4")):
+    """gain_blocks, gain_places and gain_pixels, with a gain at grey pixels of a broad Gaussian."""
+    blocks, places, pixels = [], [], []
+    for grid, method, seed in product(grids, ("dmrs", "deep"), seeds):
+        flat, keys = method == "dmrs", (method, grid, 4096, seed)
+        sides = (1, 2, 4, 8, 16, 32)
+        blocks += [(*keys, n, 2.9 + 0.02 * seed + 0.01 * flat * n) for n in sides]
+        cells = product(range(0, 28, 4), repeat=2)
+        places += [(*keys, r, c, 2.0 + flat * np.exp(-abs(r - c) / 4)) for r, c in cells]
+        kinds = product((0.0, 0.01, 0.03, 0.1, 0.3), ("black", "grey", "white"))
+        pixels += [(*keys, s, g, 1 / 15, 0.2 + flat * (s - 0.01)) for s, g in kinds]
+    keys = ["method", "grid", "codebook_size", "seed"]
+    columns = ["block", "bpd"], ["row", "column", "bits"], ["sigma", "grey", "share", "bpd"]
+    rows = zip((blocks, places, pixels), columns, strict=True)
+    return [pd.DataFrame(table, columns=[*keys, *own]) for table, own in rows]
 
 
 def pictures(methods=MODELS, h=28, digits=10):

@@ -15,6 +15,7 @@ from synthetic_tables import (
     codebook_table,
     costs_table,
     density_table,
+    gain_tables,
     history_table,
     inpainting_table,
     pictures,
@@ -27,6 +28,7 @@ from vqdistill.reporting.figures.circuits_figure import circuits_figure
 from vqdistill.reporting.figures.costs_figure import costs_figure
 from vqdistill.reporting.figures.curves import density_curves, detail_limits
 from vqdistill.reporting.figures.density_figures import FLOOR, density_figure, weights_figure
+from vqdistill.reporting.figures.gain_figure import gain_figure
 from vqdistill.reporting.figures.layout import METADATA, SEED, save
 from vqdistill.reporting.figures.metrics_figure import metrics_figure
 from vqdistill.reporting.figures.picture_figures import (
@@ -335,11 +337,29 @@ def test_all_figures_of_tables_are_drawn(seeds, tmp_path):
         training_figure(history_table(seeds=seeds)),
         training_figure(history_table(models=["cm"], seeds=seeds)),
         codebook_figure(codebook_table(seeds=seeds)),
+        gain_figure(*gain_tables(seeds)),
+        gain_figure(*gain_tables(seeds, grids=())),
     ]
     for figure in drawn:
         if len(seeds) == 1:  # laying out takes a second each
             figure.savefig(tmp_path / "figure.png", dpi=40)
         assert figure.get_size_inches()[0] <= style.PAGE_WIDTH
+
+
+def test_bars_of_a_gain_are_the_tables_parts():
+    blocks, places, pixels = gain_tables(grids=("4x4",))
+    bars = gain_figure(blocks, places, pixels).axes[1].patches
+    by_method = pixels.pivot_table("bpd", ["seed", "sigma", "grey"], "method")
+    gains = (by_method["dmrs"] - by_method["deep"]).groupby(["sigma", "grey"]).mean()
+    heights = [bar.get_height() for bar in bars if bar.get_height()]
+    np.testing.assert_allclose(sorted(heights), sorted(gains[gains != 0]))
+    ends = {}
+    for bar in bars:
+        ends.setdefault((bar.get_x(), bar.get_height() > 0), []).append(bar)
+    for (_, above), parts in ends.items():
+        if above:
+            total = sum(bar.get_height() for bar in parts)
+            assert max(bar.get_y() + bar.get_height() for bar in parts) == pytest.approx(total)
 
 
 def test_training_figure_leaves_a_single_jump_out_but_no_best_epoch():

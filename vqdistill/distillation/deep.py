@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 SAMPLED_AT_ONCE = 1000
 HELD_OUT = 2000  # samples that the student is validated on
-NEAR = 0.01  # bits per dimension: a gain for which no level more is taken; it multiplies parameters
 
 
 @dataclass(frozen=True)
@@ -113,19 +112,21 @@ def flat_trainer(
 def tried_class_levels(
     image_shape: tuple[int, int], learner: Callable[[Student], JointTrainer], settings: Student
 ) -> tuple[int, dict[str, float]]:
-    """The number of levels that know the class, and −log q(x, c) of held-out samples by number.
+    """The number of levels that know the class, and by number what it was chosen by.
 
-    Each number is tried for an epoch, in which the steps fall to the last one. The fewest are
-    taken whose loss comes within `NEAR` of the lowest, in bits per dimension.
+    Each number is tried for an epoch, in which the steps fall to the last one. Chosen is the one
+    of least description length (BIC) −log q(x, c) + P log n / 2n, in nats per sample, with the
+    loss of held-out samples, P parameters and n samples to learn from.
     """
-    tried = {}
-    numbers = range(len(quad_tree(*image_shape)[1]) + 1)
+    tried, most = {}, len(quad_tree(*image_shape)[1])
+    numbers = range(min(1, most), most + 1)
     for levels in progress.track(numbers, "class levels", [1] * len(numbers)):
         wanted = {"class_levels": levels, "falling_epochs": 1}
         trainer = learner(settings.model_copy(update=wanted))
         trainer.train_epoch(lambda loss: None)
-        tried[levels] = trainer.validate()["loss"]
-        log.info("%d levels know the class: %.2f nats per sample", levels, tried[levels])
-    near = min(tried.values()) + NEAR * math.log(2) * math.prod(image_shape)
-    chosen = min(levels for levels, loss in tried.items() if loss <= near)
-    return chosen, {str(levels): loss for levels, loss in tried.items()}
+        loss, n = trainer.validate()["loss"], settings.samples
+        tried[levels] = loss + trainer.model.n_parameters * math.log(n) / (2 * n)
+        log.info(
+            "%d levels know the class: %.2f nats, %.2f with parameters", levels, loss, tried[levels]
+        )
+    return min(tried, key=tried.get), {str(levels): length for levels, length in tried.items()}

@@ -27,13 +27,16 @@ MODEL = {
     "weights": ("-", "uniform (Eq. 2), prior p(z) (Eq. 1), or learned."),
 }
 _KEYS = {**MODEL, **_SEED}
+_CODE = {
+    "code_version": ("-", "Digest of the modules that the step uses; timings has its commit."),
+}
 _COUNTED = {
     "n_parameters": (
         "parameters",
         "Of the circuit: 2 per Gaussian leaf and fan-in - 1 per sum unit; a mixture N 2D + N - 1."
         " In summaries the mean over seeds.",
     ),
-    "code_version": ("-", "Digest of the modules that the step uses; timings has its commit."),
+    **_CODE,
 }
 _TRAINED = {"model": ("-", "Trained model, such as vqvae-2x2-K16, deep-2x2-K16-8, einet-4.")}
 
@@ -250,6 +253,28 @@ COLUMNS["divergence"] = {
         "KL(teacher || model), at most; both are one where the teacher has an exact model.",
     ),
     **_COUNTED,
+}
+_EXPLAINED = {**_KEYS, "n_images": ("images", "First test images, over which means are taken.")}
+COLUMNS["gain_blocks"] = {
+    **_EXPLAINED,
+    "block": ("pixels", "Side of the squares that an image is cut into."),
+    "bpd": (BPD[0], "Of the product of p(x_block): each block explained for itself."),
+    **_CODE,
+}
+COLUMNS["gain_places"] = {
+    **_EXPLAINED,
+    "row": ("pixels", "First row of a square of 4x4 pixels, from 0."),
+    "column": ("pixels", "First column of the square, from 0."),
+    "bits": ("bits", "Mean of the square's pixels, each given those before it in reading order."),
+    **_CODE,
+}
+COLUMNS["gain_pixels"] = {
+    **_EXPLAINED,
+    "sigma": ("grey in [0, 1]", "Lower end of a range of the decoder's standard deviation."),
+    "grey": ("-", "black (the lowest grey level), white (the highest) or grey."),
+    "share": ("fraction", "Pixels of this kind."),
+    "bpd": (BPD[0], "The part of these pixels; the parts of a model sum to its BPD."),
+    **_CODE,
 }
 COLUMNS["classifier"] = {
     "experiment": _TEACHER["experiment"],

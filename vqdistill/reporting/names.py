@@ -1,12 +1,15 @@
 """The names of all tables and figures, and of their captions."""
 
-GATHERED = ("density", "inpainting", "costs", "teacher", "bounds", "divergence", "codebook")
+OF_TEACHERS = ("costs", "teacher", "bounds", "divergence", "codebook")
+OF_TEACHERS += ("gain_blocks", "gain_places", "gain_pixels")
+GATHERED = ("density", "inpainting", *OF_TEACHERS)
 MADE = ("density_summary", "inpainting_summary", "model_sizes", "timings", "history", "classifier")
 MADE += ("claims", "thresholds", "data_dictionary")
 TABLES = (*GATHERED, *MADE)
 
 MASKS = ("left", "right", "top", "bottom", "centre")
-CHARTS = ("figure1", "figure3", "weights", "inpainting_metrics", "costs", "training", "codebook")
+CHARTS = ("figure1", "figure3", "gain", "weights", "inpainting_metrics", "costs", "training")
+CHARTS += ("codebook",)
 PICTURES = ("figure2", "samples", *(f"inpainting_{mask}" for mask in MASKS))
 FIGURES = (*CHARTS, *PICTURES)
 

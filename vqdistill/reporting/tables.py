@@ -27,6 +27,7 @@ from vqdistill.reporting.style import METHODS
 MODEL_KEYS = list(MODEL)
 KEYS = [*MODEL_KEYS, "seed"]
 ROW_KEYS = [*KEYS, "model", "part", "step", "split", "mask", "rank", "epoch"]  # tell rows apart
+ROW_KEYS += ["block", "row", "column", "sigma", "grey"]
 CONFIDENCE = 0.95
 
 

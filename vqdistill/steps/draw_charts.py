@@ -10,6 +10,7 @@ from vqdistill.reporting.dictionary import COLUMNS
 from vqdistill.reporting.figures.circuits_figure import circuits_figure
 from vqdistill.reporting.figures.costs_figure import costs_figure
 from vqdistill.reporting.figures.density_figures import density_figure, weights_figure
+from vqdistill.reporting.figures.gain_figure import gain_figure
 from vqdistill.reporting.figures.layout import save
 from vqdistill.reporting.figures.metrics_figure import metrics_figure
 from vqdistill.reporting.figures.training_figures import codebook_figure, training_figure
@@ -17,6 +18,7 @@ from vqdistill.steps.job import Job, run
 
 # Columns that references of earlier code lack, and that figures can do without.
 NEWER = ("log_prob_discrete", "bpd_discrete", "n_images_discrete", "class_accuracy")
+NEWER_TABLES = ("gain_blocks", "gain_places", "gain_pixels")
 
 
 def draw_charts(job: Job) -> None:
@@ -30,6 +32,7 @@ def draw_charts(job: Job) -> None:
     charts = {
         "figure1": density_figure(density, sizes, teachers),
         "figure3": circuits_figure(density),
+        "gain": gain_figure(*(table(f"gain_{part}") for part in ("blocks", "places", "pixels"))),
         "weights": weights_figure(density),
         "inpainting_metrics": metrics_figure(
             table("inpainting_summary"), classifier["test_accuracy"].iloc[0]
@@ -43,9 +46,11 @@ def draw_charts(job: Job) -> None:
 
 
 def current_table(folder: Path, name: str) -> pd.DataFrame:
-    """A table of an experiment. InputError where it lacks a column, as one of older code may,
-    unless figures can do without it."""
+    """A table of an experiment. InputError where it or a column is missing, as in one of older
+    code, unless figures can do without it."""
     path = folder / f"{name}.csv"
+    if name in NEWER_TABLES and not path.exists():
+        return pd.DataFrame(columns=list(COLUMNS[name]))
     table = read_table(path)
     needed = [column for column in COLUMNS[name] if not column.startswith(NEWER)]
     missing = [column for column in needed if column not in table]

@@ -13,6 +13,7 @@ from vqdistill.evaluation.density import QUANTILES
 from vqdistill.evaluation.divergence import divergence_rows, teacher_density
 from vqdistill.evaluation.evaluate import evaluate
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
+from vqdistill.evaluation.gain import COLUMNS, Gain, gain
 from vqdistill.evaluation.teacher import bound_rows, code_frequencies, teacher_row
 from vqdistill.files import read_arrays, write_rows
 from vqdistill.models.vqvae import VQVAE
@@ -60,6 +61,11 @@ def evaluate_teacher(job: Job) -> None:
     own = keys | {"code_version": job.code_version}
     rows = divergence_rows(circuits, density, images.levels)
     write_rows(job["divergence"], [own | row for row in rows])
+    parts = gain(circuits, vqvae, images.evaluated["test"], images.levels)
+    model = ["method", "size", "n_components", "weights", "n_images"]
+    for name, rows, columns in zip(Gain._fields, parts, COLUMNS, strict=True):
+        columns = [*own, *model, *columns]
+        write_rows(job[f"gain_{name}"], [own | row for row in rows], columns)
     codes = torch.from_numpy(read_arrays(job["codes"])["train"])
     frequencies = enumerate(code_frequencies(codes, K).tolist(), 1)
     write_rows(job["codebook"], [keys | {"rank": r, "frequency": f} for r, f in frequencies])
@@ -105,6 +111,6 @@ if __name__ == "__main__":
         evaluate_teacher,
         TeacherEvaluation,
         reads="images vqvae prior codes latents students* classifier",
-        writes="density inpainting log_likelihoods pictures teacher bounds divergence codebook"
-        " record",
+        writes="density inpainting log_likelihoods pictures teacher bounds divergence gain_blocks"
+        " gain_places gain_pixels codebook record",
     )

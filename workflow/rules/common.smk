@@ -51,10 +51,10 @@ shell.prefix(f"set -euo pipefail; export {VARIABLES}; exec ")
 
 # Snakemake's default of 100 jobs a second limits nothing here. But to keep it, Snakemake looks for
 # jobs once a second more with every job that ends: after a hundred that takes a third of a core.
-scheduling = workflow.scheduling_settings
-limit = scheduling and scheduling.max_jobs_per_timespan
-if limit and (limit.max_jobs, limit.timespan) == (100, 1):
-    scheduling.max_jobs_per_timespan = None
+onstart:
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter and (limiter._limit.max_jobs, limiter._limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 # What has the longest way to the results begins first, and evaluations of baselines, which are

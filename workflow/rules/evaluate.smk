@@ -11,7 +11,7 @@ rule evaluate_teacher:
         students=weights_of_students,
         classifier=f"{CLASSIFIER}/weights.safetensors",
     output:
-        **metrics("{teacher}", "teacher.csv", "bounds.csv", "divergence.csv", "codebook.csv"),
+        **metrics("{teacher}", *(f"{table}.csv" for table in names.OF_TEACHERS if table != "costs")),
     log:
         f"{RESULTS}/logs/evaluate_teacher/{{teacher}}/seed-{{seed}}.log",
     benchmark:

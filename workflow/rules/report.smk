@@ -3,13 +3,12 @@
 
 rule tabulate:
     input:
+        **{
+            table: all_runs(f"metrics/{{name}}/seed-{{seed}}/{table}.csv", TEACHERS)
+            for table in names.OF_TEACHERS
+        },
         density=all_runs("metrics/{name}/seed-{seed}/density.csv", [*TEACHERS, *BASELINES]),
         inpainting=all_runs("metrics/{name}/seed-{seed}/inpainting.csv", [*TEACHERS, *BASELINES]),
-        costs=all_runs("metrics/{name}/seed-{seed}/costs.csv", TEACHERS),
-        teacher=all_runs("metrics/{name}/seed-{seed}/teacher.csv", TEACHERS),
-        bounds=all_runs("metrics/{name}/seed-{seed}/bounds.csv", TEACHERS),
-        divergence=all_runs("metrics/{name}/seed-{seed}/divergence.csv", TEACHERS),
-        codebook=all_runs("metrics/{name}/seed-{seed}/codebook.csv", TEACHERS),
         records=records(),
         selections=all_runs("latents/{name}/seed-{seed}/record.json", TEACHERS),
         pictures=expand(
