@@ -10,6 +10,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/distil.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/slices.smk"
 
 
 rule all:

@@ -276,7 +276,8 @@ def leaves(schema: dict, within: dict, path: tuple = ()) -> Iterator[tuple[tuple
 def everything() -> dict:
     """A configuration with all baselines."""
     given = minimal()
-    given["baselines"] |= {"gmm": {"sizes": [3]}, "quad_tree": {"sizes": [2]}}
+    own = {"gmm": [3], "quad_tree": [2], "quad_tree_levels": [2]}
+    given["baselines"] |= {name: {"sizes": sizes} for name, sizes in own.items()}
     return given
 
 

@@ -1,10 +1,12 @@
 """GPUs: the CPU's numbers, and training that never waits for the device. Skipped where none is."""
 
 import copy
+import math
 
 import pytest
 import torch
 from helpers import seeded
+from sklearn.datasets import load_digits
 
 from vqdistill import settings
 from vqdistill.baselines import continuous_mixture, einet
@@ -18,12 +20,14 @@ from vqdistill.models.classifier import Classifier
 from vqdistill.models.pixelcnn import PixelCNN
 from vqdistill.models.vqvae import VQVAE
 from vqdistill.randomness import drawn_seed
+from vqdistill.reporting.tables import t_interval
 from vqdistill.steps.job import compute_device
-from vqdistill.training.gradient import GradientTrainer
+from vqdistill.training.gradient import GradientTrainer, in_batches
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 N, K, BATCH, SHAPE = 600, 32, 128, (28, 28)
+EPOCHS = 60  # of trainings that differ in precision
 
 
 @pytest.fixture(autouse=True)
@@ -296,3 +300,39 @@ def test_seeds_are_drawn_without_waiting_for_other_work(device):
     numbers = [drawn_seed(generator) for _ in range(3)]
     assert not done.query()
     assert len({*numbers}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vqvae", "prior"])
+def test_tf32_changes_nothing_that_matters(kind, device):
+    """Five pairs of trainings on scikit-learn's digits, which differ in the precision alone: the
+    interval of the difference in validation loss lies within ± 0.02 bits per dimension or code."""
+    differences = []
+    for seed in range(5):
+        losses = [trained_on_digits(kind, seed, tf32, device) for tf32 in (True, False)]
+        differences.append((losses[0] - losses[1]) / math.log(2))
+    _, low, high = t_interval(differences)
+    print(f"{kind}: {differences}, {low:.4f} to {high:.4f} bits")
+    assert -0.02 < low <= high < 0.02
+
+
+def trained_on_digits(kind, seed, tf32, device):
+    """The validation loss after training, in nats per dimension, or per code."""
+    digits = torch.from_numpy(load_digits().images.astype("uint8")).flatten(1).to(device)
+    torch.manual_seed(seed)
+    noise = seeded(seed, device)
+    own = {"grid": (2, 2), "codebook_size": K, "tf32": tf32}
+    if kind == "vqvae":
+        model = VQVAE((8, 8), settings.VQVAE(**own, channels=(64, 64)))
+        batches, scale = Batches(digits[:1500], 17, 100), 64
+        validation = in_batches(300, (digits[1500:] + 0.5) / 17)
+    else:
+        model = PixelCNN(settings.Prior(**own, width=64, layers=4, head=64), 10)
+        labels = torch.from_numpy(load_digits().target).to(device)
+        codes = digits[:, [18, 21, 42, 45]].long().view(-1, 2, 2)  # pixels for codes
+        batches, scale = CodeBatches(codes[:1500], labels[:1500], 100), 1
+        validation = in_batches(300, codes[1500:], labels[1500:])
+    trainer = GradientTrainer(model.to(device), batches, validation, noise, 1e-3, 1e-5)
+    for _ in range(EPOCHS):
+        trainer.train_epoch(lambda loss: None)
+    return trainer.validate()["loss"] / scale

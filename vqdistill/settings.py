@@ -124,6 +124,8 @@ class VQVAEOfAnyGrid(Settings):
     """Of the codebook's moving averages; 0 trains it by gradient."""
     revive_dead_codes: bool = False
     """Whether codes that an epoch did not use move onto recent encodings."""
+    tf32: bool = True
+    """Whether a GPU that has TF32 trains its convolutions in it; all else is in float32."""
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.00001
     training: OwnTraining = Training()
@@ -147,6 +149,8 @@ class PriorOfAnyGrid(Settings):
     """Gated layers."""
     head: Width = 512
     """Hidden channels of the head."""
+    tf32: bool = True
+    """Whether a GPU that has TF32 trains in it; all else is in float32."""
     learning_rate: LearningRate = 0.0003
     weight_decay: WeightDecay = 0.00001
     training: OwnTraining = Training()
@@ -186,6 +190,8 @@ class ContinuousMixture(Settings):
     """Points that batch norm sees, and memory holds, at a time."""
     objective: Literal["mixture", "best"] = "mixture"
     """Train on all points, or on the best point of each image."""
+    tf32: bool = True
+    """Whether a GPU that has TF32 trains its convolutions in it; all else is in float32."""
     learning_rate: LearningRate = 0.001
     weight_decay: WeightDecay = 0.00001
 
@@ -220,9 +226,9 @@ class EiNet(EiNetOfAnySize):
 class QuadTreeOfAnySize(Settings):
     """Quad-trees: what those of all sizes share."""
 
-    first_step: float = Field(0.9, gt=0, le=1)
+    first_step: float = Field(0.2, gt=0, le=1)
     """η of the first M-step."""
-    last_step: float = Field(0.05, gt=0, le=1)
+    last_step: float = Field(0.003, gt=0, le=1)
     """η of the last ones."""
     falling_epochs: Count = 10
     """Epochs in which η falls from the first to the last."""
@@ -250,8 +256,16 @@ class StudentOfAnySize(QuadTreeOfAnySize):
 
     circuit: Literal["quad_tree", "mixture"] = "quad_tree"
     """A deep circuit that knows classes, or, to compare it with, a flat mixture that doesn't."""
+    first_step: float = Field(0.9, gt=0, le=1)
+    """η of the first M-step: large, since there are few."""
+    last_step: float = Field(0.05, gt=0, le=1)
+    """η of the last ones."""
     samples: Annotated[int, Field(ge=0, le=2**24)] = 20000
     """Latents that are drawn and decoded; their pixels are drawn anew in each epoch. 0: none."""
+    pixel_noise: bool = True
+    """For comparison: false learns from the means of p(x|z), with a grey level's deviation."""
+    start: Literal["pixels", "codes"] = "pixels"
+    """By k-means of pixels; for comparison, with units that are clusters of the teacher's codes."""
     class_levels: Annotated[int, Field(ge=0, le=16)] | None = None
     """Levels below the root whose units know the class; null tries all on samples."""
     images: OnImages | None = None
@@ -263,6 +277,8 @@ class StudentOfAnySize(QuadTreeOfAnySize):
             raise ValueError("samples: found 0 and no `images`, expected one or both to learn from")
         if not self.samples and self.class_levels is None:
             raise ValueError("class_levels: found null, expected a number where samples is 0")
+        if not self.samples and self.start == "codes":
+            raise ValueError("start: found codes and no samples that have them; set `samples`")
         if self.circuit == "mixture" and (self.images or not self.samples):
             raise ValueError("circuit: found mixture, which learns from samples alone")
         return self
@@ -415,6 +431,8 @@ class Baselines(Settings):
     """EiNets."""
     quad_tree: QuadTrees | None = None
     """Quad-tree circuits; not of the paper."""
+    quad_tree_levels: QuadTrees | None = None
+    """The same, learned from grey levels and not from their density."""
     gmm: GaussianMixtures | None = None
     """Plain mixtures of Gaussians; not of the paper."""
 
@@ -509,6 +527,13 @@ class BaselineEvaluation(Settings):
     size: Annotated[int, Field(ge=0)]
     n_components: Counts
     inpainting: Inpainting
+
+
+class Packing(Settings):
+    """Of `pack`."""
+
+    everything: bool = False
+    """Files of any size, and not small ones alone."""
 
 
 # Reading

@@ -1,12 +1,13 @@
 """Learning of quad-trees: where it starts, its steps, and what it finds."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from helpers import seeded
 
-from vqdistill.baselines import quad_tree
+from vqdistill.baselines import quad_tree, quad_tree_levels
 from vqdistill.circuits.quad_tree import QuadTree
 from vqdistill.data import Batches
 
@@ -20,12 +21,13 @@ def images(n, seed=0):
     return grey.clamp(0, 255).to(torch.uint8)
 
 
-def trained(size, epochs, seed=0, **settings):
-    own = quad_tree.Settings(size=size, **settings)
+def trained(size, epochs, seed=0, module=quad_tree, **settings):
+    steps = {"first_step": 0.9, "last_step": 0.05}  # large, since there are few
+    own = module.Settings(size=size, **steps | settings)
     torch.manual_seed(seed)
-    model = quad_tree.build((5, 4), own)
+    model = module.build((5, 4), own)
     validation = (images(200, 1) + 0.5) / 256
-    trainer = quad_tree.trainer(model, Batches(images(600), 256, 50), validation, seeded(seed), own)
+    trainer = module.trainer(model, Batches(images(600), 256, 50), validation, seeded(seed), own)
     losses = [trainer.validate()["loss"]]
     for _ in range(epochs):
         trainer.train_epoch(lambda loss: None)
@@ -79,3 +81,37 @@ def test_weights_and_deviations_stay_in_bounds():
     for weights in model.sum_weights():
         assert weights.min() > 0.9 * quad_tree.MIN_WEIGHT
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+
+
+def test_training_on_grey_levels_gives_them_more_mass():
+    """Two of 16 grey levels: noise in their bins puts 8 % of a Gaussian out of each."""
+    values = torch.where(images(600) > 128, 12, 3).to(torch.uint8)
+    found = {}
+    for module in (quad_tree, quad_tree_levels):
+        torch.manual_seed(0)
+        own = module.Settings(size=2, first_step=0.9, last_step=0.05)
+        model = module.build((5, 4), own)
+        validation = (values[:100] + 0.5) / 16
+        trainer = module.trainer(model, Batches(values, 16, 50), validation, seeded(), own)
+        for _ in range(6):
+            trainer.train_epoch(lambda loss: None)
+        model.levels = 16
+        found[module] = model.log_prob_discrete(values[:100]).mean().item()
+    assert trainer.validate()["loss"] == pytest.approx(-found[quad_tree_levels], rel=1e-6)
+    assert found[quad_tree_levels] > -math.log(2) - 0.2
+    assert found[quad_tree] < found[quad_tree_levels] - 1
+
+
+def test_a_whole_m_step_on_grey_levels_never_loses_likelihood():
+    own = quad_tree_levels.Settings(size=3, first_step=1.0, last_step=1.0)
+    torch.manual_seed(0)
+    model = quad_tree_levels.build((5, 4), own).double()
+    x = (images(300).double() + 0.5) / 256
+    batches = Batches(images(300), 256, 300)
+    trainer = quad_tree_levels.trainer(model, batches, x, seeded(), own)
+    losses = [trainer.validate()["loss"]]
+    for _ in range(10):
+        trainer.train_epoch(lambda loss: None)
+        losses.append(trainer.validate()["loss"])
+    assert all(b <= a + 1e-9 for a, b in pairwise(losses))
+    assert losses[0] - losses[-1] > 1

@@ -317,6 +317,23 @@ def test_hidden_pixels_may_hold_anything(circuit, query):
             assert all(part.isfinite().all() for part in others)
 
 
+@ANY_QUERY
+def test_missing_pixels_are_hidden_ones(circuit, query):
+    """NaN under the mask 'finite' gives what the mask gives, to the bit; else it is refused."""
+    if QUERIES[query][0] not in ("mask", "mask or none"):
+        return
+    missing = torch.rand(B, D, generator=seeded(3)) < 0.3
+    x, ask = torch.where(missing, math.nan, X), QUERIES[query][1](circuit)
+    if query == "conditional_log_prob":
+        assert "pixel of nan" in refusal(ask, x, "finite")
+        return
+    found, expected = ask(x, "finite"), ask(X, ~missing)
+    assert torch.equal(found, expected)
+    assert torch.equal(ask(x.numpy(), "finite"), found)
+    assert "pixel of nan" in refusal(ask, x, ~missing | True)
+    assert "or 'finite' where missing pixels are NaN" in refusal(ask, x, "missing")
+
+
 def test_probabilities_of_classes_are_a_distribution_or_one_line(circuit):
     if circuit.n_classes < 2:
         assert "class_log_prob: this model knows no classes" in refusal(circuit.class_log_prob, X)

@@ -12,7 +12,7 @@ from scipy import integrate
 from vqdistill import settings
 from vqdistill.baselines import continuous_mixture
 from vqdistill.baselines.gmm import GaussianMixture
-from vqdistill.circuits.grey_levels import Chunk, log_mass
+from vqdistill.circuits.grey_levels import Chunk, expected_moments, log_mass
 from vqdistill.circuits.mixture import (
     DecodedComponents,
     Mixture,
@@ -235,3 +235,32 @@ def test_components_that_are_no_numbers_are_refused():
     model.levels = 17
     model.means[1, 1] = math.nan
     assert "no finite numbers" in refusal(model.log_prob_discrete, every_image(17)[:2])
+
+
+@pytest.mark.parametrize("std", [1e-3, 0.02, 0.3])
+@pytest.mark.parametrize("mean", [-0.2, 0.0, 0.37, 1.0])
+def test_moments_within_a_bin_are_those_of_quadrature(mean, std):
+    """In bins up to a thousand deviations away."""
+    levels, parameters = torch.tensor([0, 1, 95, 254, 255]), (torch.tensor(mean), torch.tensor(std))
+    second, first = expected_moments(levels, 256, *parameters)
+    mean, std = (p.double().item() for p in parameters)
+    for v, m2, m1 in zip(levels.tolist(), second.tolist(), first.tolist(), strict=True):
+        low, high = v / 256, (v + 1) / 256
+        low = min(high, mean) - 12 * std if v == 0 else low
+        high = max(low, mean) + 12 * std if v == 255 else high
+        densest = min(max(mean, low), high)
+        nats = 0.5 * ((densest - mean) / std) ** 2
+
+        def weighted(x, power, nats=nats):
+            return x**power * math.exp(nats - 0.5 * ((x - mean) / std) ** 2)
+
+        reach = min(9 * std, 40 * std**2 / max(abs(densest - mean), 1e-300))
+        inner = (densest - reach, densest, densest + reach)
+        ends = [low, *(end for end in inner if low < end < high), high]
+        total = [
+            sum(integrate.quad(weighted, *pair, (p,), epsrel=1e-11, limit=200)[0]
+                for pair in itertools.pairwise(ends))
+            for p in (0, 1, 2)
+        ]  # fmt: skip
+        assert m1 == pytest.approx(total[1] / total[0], rel=1e-6, abs=1e-8)
+        assert m2 == pytest.approx(total[2] / total[0], rel=1e-6, abs=1e-8)

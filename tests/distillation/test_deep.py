@@ -2,15 +2,16 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import TabularPrior, seeded
+from helpers import TabularPrior, refusal, seeded
 from torch.distributions import Normal
 
 from vqdistill.baselines.quad_tree import SEEN_FIRST, begin
 from vqdistill.circuits.quad_tree import QuadTree
-from vqdistill.distillation import deep
+from vqdistill.distillation import code_start, deep
 from vqdistill.distillation.selection import log_prob_by_class
 from vqdistill.settings import Student, Training
 
@@ -20,7 +21,8 @@ SHAPE = (4, 4)
 class Decoder:
     """Four codes on 2×2, each of which lights its quarter of a 4×4 image more or less."""
 
-    image_shape, levels, device = SHAPE, 256, torch.device("cpu")
+    image_shape, grid, levels, device = SHAPE, (2, 2), 256, torch.device("cpu")
+    codebook = SimpleNamespace(vectors=torch.eye(4))
 
     def decode(self, codes):
         quarters = (0.2 + 0.2 * codes.float()).repeat_interleave(2, 1).repeat_interleave(2, 2)
@@ -149,3 +151,43 @@ def test_expected_counts_are_the_gradients_of_the_joint_log_likelihood():
             weights.sub_(sign * step * direction)
         expected = (change[0] - change[1]) / (2 * step)
         assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+# what the ladder varies
+
+
+def test_without_pixel_noise_samples_are_means():
+    prior = TabularPrior(4, (2, 2), 3)
+    samples = deep.sampled(Decoder(), prior, 500, 500, seeded(), pixel_noise=False)
+    x, _ = next(samples(seeded(1)))
+    greys = 0.2 + 0.2 * torch.arange(4)
+    distance = (x[..., None] - greys).abs().amin(-1)
+    assert distance.square().mean().sqrt() == pytest.approx(1 / (256 * math.sqrt(12)), rel=0.05)
+
+
+def test_units_start_as_codes():
+    """With a unit for each code, each region's units have the four greys of its quarter."""
+    prior = TabularPrior(4, (2, 2), 3)
+    samples = samples_of(prior, 3000)
+    torch.manual_seed(0)
+    model = QuadTree(SHAPE, 4, 3)
+    settings = own(4).model_copy(update={"falling_epochs": 1})
+    begin(model, samples.some(SEEN_FIRST, seeded()), seeded())
+    code_start.begin_with_codes(model, Decoder(), samples, seeded(), settings)
+    layer = model.layers[0]  # its sums of units of pixels, whose means these are
+    of_pixels = (layer.weights[:, 0] * model.leaves.means[:, None, :, 0]).sum(2)  # [D, K]
+    greys = [round(of_pixels[layer.parents == 0, unit].mean().item(), 1) for unit in range(4)]
+    assert sorted(greys) == [0.2, 0.4, 0.6, 0.8]
+
+
+def test_regions_of_a_grid_are_its_cells():
+    model = QuadTree((5, 6), 2)
+    level, cells = code_start.level_of_grid(model, (3, 3))
+    assert level == 0
+    assert sorted(cells.tolist()) == [*range(9)]
+    parents = model.layers[0].parents
+    for leaf, pixel in enumerate(model.leaves.pixels[:, 0].tolist()):
+        row, column = divmod(pixel, 6)
+        assert cells[parents[leaf]] == row // 2 * 3 + column // 2
+    said = refusal(code_start.level_of_grid, model, (4, 4))
+    assert said.startswith("start: codes of a grid of 4×4: no level of a quad-tree over images of")

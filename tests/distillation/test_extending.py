@@ -146,24 +146,26 @@ BAD_BASELINES = {
 
 @pytest.mark.parametrize("what", BAD_METHODS)
 def test_a_method_that_lacks_something_is_refused_before_anything_is_trained(add, what):
-    before, after, said = BAD_METHODS[what]
-    assert LIKELY.count(before) == 1
-    add("distillation", "own_method", LIKELY.replace(before, after))
-    message = refusal(config.checked, with_method("own_method"))
-    assert message.startswith("config: teachers.0.methods: selection method 'own_method': ")
+    message, said = refused(add, "distillation", LIKELY, BAD_METHODS[what], with_method)
+    assert message.startswith("config: teachers.0.methods: selection method 'own': ")
     assert said in message
     assert "docs/extending.md" in message
 
 
 @pytest.mark.parametrize("what", BAD_BASELINES)
 def test_a_baseline_that_lacks_something_is_refused_before_anything_is_trained(add, what):
-    before, after, said = BAD_BASELINES[what]
-    assert PIXELS.count(before) == 1
-    add("baselines", "own_baseline", PIXELS.replace(before, after))
-    message = refusal(config.checked, with_baseline("own_baseline"))
+    message, said = refused(add, "baselines", PIXELS, BAD_BASELINES[what], with_baseline)
     assert message.startswith("config: ")
-    assert "own_baseline" in message
+    assert "own" in message
     assert said in message
+
+
+def refused(add, package, text, bad, configured):
+    """What a configuration says to an added file with something in it changed; what it should."""
+    before, after, said = bad
+    assert text.count(before) == 1
+    add(package, "own", text.replace(before, after))
+    return refusal(config.checked, configured("own")), said
 
 
 def test_a_selection_is_checked_when_it_is_made_too(add):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vqdistill.training.gradient import Adam, GradientTrainer, in_batches
+from vqdistill.training.tf32 import PARTS
 
 
 def test_validation_batches_are_cut_alike():
@@ -56,3 +57,31 @@ def test_adam_takes_the_steps_of_torch():
         reference.step()
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("parts", [(), ("convolutions",), ("convolutions", "products")])
+def test_tf32_is_for_training_steps_and_for_what_a_model_names(parts):
+    seen = []
+
+    class Watching(nn.Linear):
+        tf32 = parts
+
+        def loss(self, x, generator):
+            on = {name for name, part in PARTS.items() if part.fp32_precision == "tf32"}
+            seen.append((self.training, on))
+            return self(x).sum(), {}
+
+    before = {name: part.fp32_precision for name, part in PARTS.items()}
+    for part in PARTS.values():
+        part.fp32_precision = "ieee"
+    try:
+        batches = [torch.ones(2, 3)]
+        model = Watching(3, 1)
+        one = GradientTrainer(model, lambda _: batches, lambda: batches, torch.Generator(), 0.1, 0)
+        one.train_epoch(lambda _: None)
+        one.validate()
+        assert {part.fp32_precision for part in PARTS.values()} == {"ieee"}
+    finally:
+        for name, part in PARTS.items():
+            part.fp32_precision = before[name]
+    assert seen == [(True, set(parts)), (False, set())]

@@ -200,8 +200,8 @@ MUTANTS = [
     Mutant(
         "mask that is off by one pixel",
         "circuits.base:Circuit._asked",
-        "observed = as_mask(observed, len(x), layout, self.device)",
-        "observed = as_mask(observed, len(x), layout, self.device).roll(1, -1)",
+        "observed = as_mask(observed, x, layout, self.device)",
+        "observed = as_mask(observed, x, layout, self.device).roll(1, -1)",
         "marginal_is_the_integral_of_the_joint",
     ),
     Mutant(

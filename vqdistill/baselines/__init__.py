@@ -26,6 +26,7 @@ SETTINGS = {
     "einet": settings.EiNet,
     "gmm": settings.GaussianMixture,
     "quad_tree": settings.QuadTree,
+    "quad_tree_levels": settings.QuadTree,
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vqdistill import settings
-from vqdistill.circuits.gaussian import MAX_STD, MIN_STD, log_likelihoods
+from vqdistill.circuits.gaussian import MAX_STD, MIN_STD, log_density, log_likelihoods
 from vqdistill.circuits.mixture import Mixture, uniform_log_weights
 from vqdistill.models.architectures import check_cm_channels, decoder_sides
 from vqdistill.models.residual import Residual
@@ -76,6 +76,7 @@ class ContinuousMixture(nn.Module):
         super().__init__()
         check_cm_channels(image_shape, settings.channels)
         self.settings = settings
+        self.tf32 = ("convolutions",) if settings.tf32 else ()  # not in the likelihoods
         modules: list[nn.Module] = []
         n_in = settings.latent_dimension
         for n_out in settings.channels[:-1]:
@@ -103,22 +104,27 @@ class ContinuousMixture(nn.Module):
     def loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """-log 1/P Σ_p N(x; μ(z_p), σ(z_p)), mean over images x [B, D], in nats.
 
-        The points are drawn anew from the generator. The objective 'best' is the upper bound
-        -log 1/P max_p N(x; μ(z_p), σ(z_p)) in training mode. In evaluation mode the loss is the
-        full mixture's for both, exact to float64 and without a gradient; in training mode its
-        float32 product can be off by nats where σ is near 10^-3. Parts: nll, the full mixture's.
+        The points are drawn anew from the generator. The objective 'best' is -log 1/P N(x; z_b) in
+        training mode, with the best of the points b for each image: it is searched without a
+        gradient, and batch norm then sees the best points of the batch alone. In evaluation mode
+        the loss is the full mixture's for both, exact to float64 and without a gradient; in
+        training mode its float32 product can be off by nats where σ is near 10^-3. Parts: nll, the
+        full mixture's.
         """
         if not self.training:
             nll = self.exact_loss(x, generator)
             return nll, {"nll": nll}
         latents = normal_points(self.settings.points, self.settings.latent_dimension, generator)
         latents = latents.to(x.dtype).to(x.device, non_blocking=True)
-        log_likelihoods = self.log_likelihoods(x, latents)  # [B, P]
-        log_points = math.log(self.settings.points)
-        nll = log_points - log_likelihoods.logsumexp(1).mean()
-        if self.settings.objective == "best":
-            return log_points - log_likelihoods.amax(1).mean(), {"nll": nll.detach()}
-        return nll, {"nll": nll.detach()}
+        log_points, best = math.log(self.settings.points), self.settings.objective == "best"
+        with torch.set_grad_enabled(not best and torch.is_grad_enabled()):
+            terms = self.log_likelihoods(x, latents)  # [B, P]
+            nll = log_points - terms.logsumexp(1).mean()
+        if not best:
+            return nll, {"nll": nll.detach()}
+        with unchanged_statistics(self):  # which are those of all points
+            of_best = log_density(x, *self.decode(latents[terms.argmax(1)])).sum(1)
+        return log_points - of_best.mean(), {"nll": nll}
 
     def exact_loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The same -log of the mean over points, in float64; NaN where a point is no number."""
@@ -156,13 +162,14 @@ class ContinuousMixture(nn.Module):
 
 @contextmanager
 def unchanged_statistics(model: nn.Module) -> Iterator[None]:
-    """What a pass adds to batch norm's running statistics is taken back."""
+    """What a pass adds to batch norm's running statistics is taken back; its gradient doesn't need
+    them."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
         yield
     finally:
         for buffer, value in zip(model.buffers(), before, strict=True):
-            buffer.copy_(value)
+            buffer.data.copy_(value)
 
 
 def normal_points(n: int, dimension: int, generator: torch.Generator) -> Tensor:

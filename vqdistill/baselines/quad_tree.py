@@ -37,11 +37,12 @@ def trainer(
     validation_x: Tensor,
     generator: torch.Generator,
     settings: Settings,
+    kind: type[EMTrainer] = EMTrainer,
 ) -> EMTrainer:
     """Stochastic EM with an M-step a batch, from Gaussians that start by k-means of the pixels."""
     begin(model, batches.some(SEEN_FIRST, generator), generator)
     move = mover(settings, len(batches))
-    return EMTrainer(model, batches, validation_x, generator, model.zero_counts(), move, 1)
+    return kind(model, batches, validation_x, generator, model.zero_counts(), move, 1)
 
 
 def mover(settings: Settings, n_batches: int) -> Callable[[QuadTree, ExpectedCounts, int], None]:

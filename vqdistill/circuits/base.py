@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from vqdistill.errors import InputError
 from vqdistill.files import write_tensors
 
 Generator = torch.Generator
+Mask = Array | Literal["finite"]
 
 
 class Completions(NamedTuple):
@@ -47,7 +48,8 @@ class Circuit(ABC):
 
     Images are x [B, D] or [B, h, w], NumPy arrays or tensors of floating point. A mask `observed`
     is boolean, [D] or [h, w] for all images, [B, D] or [B, h, w] for each; where it is true the
-    pixel belongs to x_o, elsewhere to x_u, and the values of x there are ignored. Answers are
+    pixel belongs to x_o, elsewhere to x_u, and the values of x there are ignored. As 'finite' it is
+    true where a pixel of x is a finite number, and missing ones may be NaN. Answers are
     tensors on the model's device: log-likelihoods float64 [B], in nats, and differentiable in x;
     completed images of the shape of x, float64 where x is and else float32. A generator that isn't
     given is a new one, which differs each time. All queries raise InputError for images and masks
@@ -77,7 +79,7 @@ class Circuit(ABC):
     def to(self, device: torch.device | str) -> "Circuit":
         """This circuit, moved to a device."""
 
-    def log_prob(self, x: Array, observed: Array | None = None) -> Tensor:
+    def log_prob(self, x: Array, observed: Mask | None = None) -> Tensor:
         """log p(x) [B], or with a mask the marginal log p(x_o) [B], in nats."""
         return self._log_prob(*self._asked(x, observed, optional=True))
 
@@ -101,13 +103,13 @@ class Circuit(ABC):
         takes for a pixel, as models of categorical pixels give them."""
         return bits_per_dimension(self.log_prob_discrete(images), self.n_variables, 1)
 
-    def conditional_log_prob(self, x: Array, observed: Array | None = None) -> Tensor:
+    def conditional_log_prob(self, x: Array, observed: Mask | None = None) -> Tensor:
         """log p(x_u | x_o) = log p(x) − log p(x_o) [B], in nats."""
         x, observed = self._asked(x, observed)
         check_pixels(x)  # of all pixels, since log p(x) is asked
         return self._conditional_log_prob(x, observed)
 
-    def class_log_prob(self, x: Array, observed: Array | None = None) -> Tensor:
+    def class_log_prob(self, x: Array, observed: Mask | None = None) -> Tensor:
         """log p(c | x) [B, C], or with a mask log p(c | x_o), in nats; exact.
 
         With nothing observed that is the model's log p(c). Raises InputError where the model knows
@@ -129,7 +131,7 @@ class Circuit(ABC):
     def conditional_sample(
         self,
         x: Array,
-        observed: Array | None = None,
+        observed: Mask | None = None,
         generator: Generator | None = None,
         leaf_means: bool = False,
     ) -> Tensor:
@@ -141,11 +143,11 @@ class Circuit(ABC):
         generator = as_generator(generator)
         return self._completed(self._conditional_sample, x, observed, generator, leaf_means)
 
-    def conditional_mean(self, x: Array, observed: Array | None = None) -> Tensor:
+    def conditional_mean(self, x: Array, observed: Mask | None = None) -> Tensor:
         """x with its unobserved pixels replaced by E[x_u | x_o]; exact."""
         return self._completed(self._conditional_mean, x, observed)
 
-    def conditional_std(self, x: Array, observed: Array | None = None) -> Tensor:
+    def conditional_std(self, x: Array, observed: Mask | None = None) -> Tensor:
         """The standard deviation of each unobserved pixel under p(x_u | x_o), of the shape of x;
         zero for observed pixels; exact."""
         images, mask = self._asked(x, observed)
@@ -153,7 +155,7 @@ class Circuit(ABC):
             stds = self._conditional_std(images, mask).to(images.dtype)
             return torch.where(mask, 0.0, stds).view(x.shape)
 
-    def conditional_mode(self, x: Array, observed: Array | None = None) -> Tensor:
+    def conditional_mode(self, x: Array, observed: Mask | None = None) -> Tensor:
         """x with its unobserved pixels replaced by the max-product state.
 
         That is the x_u of argmax p(x_u, s | x_o) over x_u and the states s of all sum units. It is
@@ -261,13 +263,13 @@ class Circuit(ABC):
     # How they are asked
 
     def _asked(
-        self, x: Array, observed: Array | None, optional: bool = False
+        self, x: Array, observed: Mask | None, optional: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Images [B, D] and a mask, [D] or [B, D]; None where it is optional and not given."""
         layout = Layout(self.n_variables, self.image_shape)
         x = as_images(x, layout, self.device)
         if observed is not None or not optional:
-            observed = as_mask(observed, len(x), layout, self.device)
+            observed = as_mask(observed, x, layout, self.device)
         check_pixels(x, observed)
         return x, observed
 

@@ -236,22 +236,22 @@ def relevant_terms(
     log_weights: Tensor,
     sizes: Sequence[int] = (),
     at_mode: bool = False,
+    before: Tensor | None = None,
 ) -> Iterator[Terms]:
     """The terms that matter to Σ_n w_n p_n(x_o), by chunk of components, block of images and mask.
 
     log_weights: [S, N] float64, not necessarily normalised. A chunk ends at each of `sizes`, and
     what matters to the sum up to there is given. With `at_mode` p_n(x_o) stands for
-    max p_n(x_o, x_u) over x_u. Differentiable in x.
+    max p_n(x_o, x_u) over x_u. before: the logarithms [M, S, B] of sums that these go on from.
+    Differentiable in x.
     """
     x, n = evidence.x, log_weights.shape[1]
     blocks = slices(len(x), GPU_IMAGES if x.is_cuda else IMAGES)
     chunks = slices(n, GPU_COMPONENTS if x.is_cuda else COMPONENTS, sizes)
-    totals = [  # log Σ so far, [M, S, b] of each block
-        log_weights.new_full(
-            (len(evidence.members), len(log_weights), rows.stop - rows.start), LOWEST
-        )
-        for rows in blocks
-    ]
+    if before is None:
+        shape = (len(evidence.members), len(log_weights), len(x))
+        before = log_weights.new_full(shape, LOWEST)
+    totals = [before[:, :, rows] for rows in blocks]  # log Σ so far, [M, S, b] of each block
     for part in chunks:
         chunk = Chunk(part.start, *components.parameters(part), evidence, at_mode)
         weights = log_weights[:, part]

@@ -57,21 +57,47 @@ def log_mass(levels: Tensor | int, n_levels: int, means: Tensor, stds: Tensor) -
     return log_b + torch.log(-torch.expm1(log_a - log_b))
 
 
+def expected_moments(
+    levels: Tensor, n_levels: int, means: Tensor, stds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """E[x² | v] and E[x | v] of Gaussians in the bins of grey levels; the shapes broadcast.
+
+    With z = (x − μ)/σ in [a, b), E[z | v] = (φ(a) − φ(b)) / P(v) and
+    E[z² | v] = 1 + (a φ(a) − b φ(b)) / P(v), float64.
+    """
+    means, stds = means.double(), stds.double()
+    mass = log_mass(levels, n_levels, means, stds)
+    first = second = torch.zeros_like(mass)
+    for sign, edge, inside in (
+        (1, levels, levels > 0),
+        (-1, levels + 1, levels < n_levels - 1),
+    ):
+        z = torch.where(inside, (edge.double() / n_levels - means) / stds, 0.0)
+        ratio = torch.exp(-0.5 * z.square() - HALF_LOG_TWO_PI - mass)  # φ(z) / P(v)
+        ratio = torch.where(inside, sign * ratio, 0.0)
+        first, second = first + ratio, second + z * ratio
+    second = (1 + second).clamp(min=first.square())
+    return means.square() + stds * (2 * means * first + stds * second), means + stds * first
+
+
 def log_sums_discrete(
     images: Tensor,
     n_levels: int,
     components: Components,
     log_weights: Tensor,
     sizes: Sequence[int],
+    before: Tensor | None = None,
 ) -> Tensor:
     """log Σ_{n ≤ size} w_n p_n(v) of images of grey levels [B, D], for several weights and sizes.
 
-    log_weights: [S, N] float64, not necessarily normalised; sizes: ascending, at most N. Returns
-    [S, len(sizes), B] float64, in nats, from one pass.
+    log_weights: [S, N] float64, not necessarily normalised; sizes: ascending, at most N; before:
+    the logarithms [S, B] of sums that these go on from. Returns [S, len(sizes), B] float64, in
+    nats, from one pass.
     """
     blocks = slices(len(images), GPU_IMAGES if images.is_cuda else IMAGES)
     chunks = slices(sizes[-1], GPU_COMPONENTS if images.is_cuda else COMPONENTS, sizes)
-    totals = log_weights.new_full((len(log_weights), len(images)), LOWEST)
+    shape = (len(log_weights), len(images))
+    totals = log_weights.new_full(shape, LOWEST) if before is None else before.clone()
     found = []
     for part in chunks:
         chunk = Chunk(*components.parameters(part), n_levels)

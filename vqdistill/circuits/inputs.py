@@ -19,6 +19,7 @@ Array = Tensor | np.ndarray
 # Means of leaves lie in [0, 1] and their deviations are at most 1: here lies what they draw, six
 # deviations and more, and what is integrated over.
 LOWEST, HIGHEST = -6.0, 7.0
+FINITE = "finite"  # stands for the mask of pixels that are not missing
 HELPER = "vqdistill.data.prepare(images) makes that of grey levels"
 LEVELS_HELPER = "vqdistill.data.to_images(x, model.levels) makes that of images in [0, 1)"
 
@@ -71,9 +72,12 @@ def as_levels(x: Any, n_levels: int, layout: Layout, device: torch.device) -> Te
     return images
 
 
-def as_mask(observed: Any, n_images: int, layout: Layout, device: torch.device) -> Tensor:
-    """A mask for all images [D], or one for each [B, D]."""
-    mask = _bool(observed)
+def as_mask(observed: Any, x: Tensor, layout: Layout, device: torch.device) -> Tensor:
+    """A mask for all images x [B, D], which is [D], or one for each [B, D]; 'finite' is the one
+    that is true where a pixel is a finite number."""
+    if isinstance(observed, str) and observed == FINITE:
+        return x.detach().isfinite()
+    mask, n_images = _bool(observed), len(x)
     if layout.fits(mask.shape):
         return mask.reshape(layout.n_variables).to(device)
     if mask.ndim > 1 and len(mask) == n_images and layout.fits(mask.shape[1:]):
@@ -149,7 +153,7 @@ def _bool(mask: Any) -> Tensor:
         kind = "none" if mask is None else _described(mask)
         raise InputError(
             f"mask: found {kind}, expected bool, a NumPy array or a tensor, true where a pixel is"
-            " observed"
+            f" observed, or {FINITE!r} where missing pixels are NaN"
         )
     return found
 

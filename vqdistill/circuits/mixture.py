@@ -341,16 +341,22 @@ def uniform_log_weights(n: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def log_sums(
-    evidence: Evidence, components: Components, log_weights: Tensor, sizes: list[int]
+    evidence: Evidence,
+    components: Components,
+    log_weights: Tensor,
+    sizes: list[int],
+    before: Tensor | None = None,
 ) -> Tensor:
     """log Σ_{n ≤ size} w_n p_n(x_o) for several masks, weights and sizes, from one pass.
 
-    log_weights: [S, N] float64, not necessarily normalised; sizes: ascending, at most N. Returns
-    [M, S, len(sizes), B] float64, in nats.
+    log_weights: [S, N] float64, not necessarily normalised; sizes: ascending, at most N; before:
+    the logarithms [M, S, B] of sums that these go on from. Returns [M, S, len(sizes), B] float64,
+    in nats.
     """
     n_masks = len(evidence.members)
     parts: dict[int, list[Tensor]] = {size: [] for size in sizes}
-    for terms in relevant_terms(evidence, components, log_weights[:, : sizes[-1]], sizes):
+    log_weights = log_weights[:, : sizes[-1]]
+    for terms in relevant_terms(evidence, components, log_weights, sizes, before=before):
         end = terms.chunk.start + len(terms.chunk.means)
         if end in parts:
             parts[end].append(terms.after)  # block by block of images, mask by mask

@@ -88,6 +88,13 @@ class Activations:
         return self.joint.logsumexp(0)
 
 
+class Only(NamedTuple):
+    """One unit for each region of a level, as if the others were not there."""
+
+    level: int
+    units: Tensor  # [regions, B]
+
+
 @dataclass
 class ExpectedCounts:
     """Expected sufficient statistics of EM, summed over images."""
@@ -207,13 +214,16 @@ class QuadTree(DeepCircuit):
         weights = [torch.zeros_like(weights) for weights in self.sum_weights()]
         return ExpectedCounts(weights, self.leaves.zero_counts())
 
-    def count_joint(self, x: Tensor, classes: Tensor, counts: ExpectedCounts) -> Tensor:
+    def count_joint(
+        self, x: Tensor, classes: Tensor, counts: ExpectedCounts, only: Only | None = None
+    ) -> Tensor:
         """Adds the expected statistics of images x [B, D] of known classes [B] to `counts`.
 
         Gives log p(x, c) [B]. Computed in the parameters' type.
         """
         features = self.leaves.features(x)
-        activations = self._upward(self.leaves.log_density(features), self.leaves.means.dtype)
+        density, dtype = self.leaves.log_density(features), self.leaves.means.dtype
+        activations = self._upward(density, dtype, only=only)
         known = one_hot(classes, self.n_classes).T
         flow = self.responsibilities(activations, known, counts)
         self.leaves.count(features, flow, counts.leaves)
@@ -224,13 +234,21 @@ class QuadTree(DeepCircuit):
         blocks = [self.upward(*block).joint.T for block in self._blocks(x, observed)]
         return torch.cat(blocks) if blocks else x.new_empty(0, self.n_classes, dtype=torch.float64)
 
-    def _upward(self, density: Tensor, dtype: torch.dtype, maximise: bool = False) -> Activations:
+    def _upward(
+        self,
+        density: Tensor,
+        dtype: torch.dtype,
+        maximise: bool = False,
+        only: Only | None = None,
+    ) -> Activations:
         peaks = density.detach().amax(1)
         scales = peaks.sum(0)[None]
         leaves = below = (density - peaks[:, None]).to(dtype).exp_()[:, None]
         levels = []
-        for layer in self.layers:
+        for n, layer in enumerate(self.layers):
             level, own = layer.upward(below, maximise)
+            if only is not None and n == only.level:
+                level.values *= one_hot(only.units, self.size).mT[:, None]
             levels.append(level)
             below, scales = level.values, scales + own
         root = normalised(self.root.flatten(), dtype, 0).view_as(self.root)

@@ -6,7 +6,7 @@ a selection of n) and
     select(prior, n_components, generator, training_codes) -> selection.Selection
 
 A file added here is a method that `load_method` finds. ExM selects nothing: it takes all latents.
-Nor does deep.py: it learns a circuit from samples.
+Nor do deep.py and code_start.py: they learn circuits from samples.
 
 A prior is what models/pixelcnn.py is: `codebook_size`, `grid`, `n_classes`, `device`, the count
 `evaluations`, and p(z|c) position by position by `begin`, `next_log_probs` and `extend`.
@@ -21,7 +21,7 @@ from vqdistill.errors import InputError, failures_told
 EXACT_METHOD = "exm"
 METHODS = ("dmbs", "dmrs", "frequent", "random")  # that are there from the start
 MAX_EXACT_LATENTS = 2**27  # log p(z) of so many takes a gigabyte
-NO_METHODS = {"selection", "enumeration", "mixtures", "deep", EXACT_METHOD}
+NO_METHODS = {"selection", "enumeration", "mixtures", "deep", "code_start", EXACT_METHOD}
 
 
 def method_names() -> list[str]:

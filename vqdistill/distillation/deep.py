@@ -35,6 +35,7 @@ HELD_OUT = 2000  # samples that the student is validated on
 class TeacherSamples:
     """Latents of a teacher, decoded: batches of images whose pixels are drawn anew in each pass."""
 
+    codes: Tensor  # [n, H, W]
     means: Tensor  # [n, D] of p(x | z)
     stds: Tensor  # [n, D]
     classes: Tensor | None  # [n], under which z was drawn; None where batches are to have none
@@ -47,15 +48,16 @@ class TeacherSamples:
         """(x [B, D], c [B]), or x, until all latents were seen once, in a new order."""
         order = torch.randperm(len(self.means), generator=generator, device=generator.device)
         for index in order.to(self.means.device).split(self.batch_size):
-            x = self._images(index, generator)
+            x = self.images(index, generator)
             yield x if self.classes is None else (x, self.classes[index])
 
     def some(self, n: int, generator: torch.Generator) -> Tensor:
         """Images x [n, D] of the first n latents, which are as good as any."""
         n = min(n, len(self.means))
-        return self._images(torch.arange(n, device=self.means.device), generator)
+        return self.images(torch.arange(n, device=self.means.device), generator)
 
-    def _images(self, index: Tensor, generator: torch.Generator) -> Tensor:
+    def images(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Images x [B, D] of the latents with these numbers [B]."""
         noise = torch.randn(len(index), self.means.shape[1], generator=generator,
                             device=generator.device)  # fmt: skip
         return torch.addcmul(self.means[index], self.stds[index], noise.to(self.means.device))
@@ -63,16 +65,23 @@ class TeacherSamples:
 
 @torch.no_grad()
 def sampled(
-    vqvae: VQVAE, prior, n: int, batch_size: int, generator: torch.Generator
+    vqvae: VQVAE,
+    prior,
+    n: int,
+    batch_size: int,
+    generator: torch.Generator,
+    pixel_noise: bool = True,
 ) -> TeacherSamples:
-    """n independent samples of a teacher."""
+    """n independent samples of a teacher; without pixel noise all σ are as of a grey level."""
     parts = []
     for start in range(0, n, SAMPLED_AT_ONCE):
         codes, classes = dmrs.sample(prior, min(SAMPLED_AT_ONCE, n - start), generator)
         means, log_stds = vqvae.decode(codes)
-        parts.append((means, log_stds.exp(), classes))
-    means, stds, classes = (torch.cat(part) for part in zip(*parts, strict=True))
-    return TeacherSamples(means, stds, classes, batch_size)
+        parts.append((codes, means, log_stds.exp(), classes))
+    codes, means, stds, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+    if not pixel_noise:
+        stds.fill_(1 / (vqvae.levels * math.sqrt(12)))
+    return TeacherSamples(codes, means, stds, classes, batch_size)
 
 
 class JointTrainer(EMTrainer):

@@ -46,15 +46,23 @@ def log_probs_discrete(models: EvaluatedModels, images: Images) -> dict[str, lis
     They are the levels in which the images with noise lie. Rounding to float32 has put one pixel in
     a million of MNIST into the next one.
     """
-    few = {split: models.largest > MANY or split != "test" for split in images.evaluated}
-    parts = [x[:FEW] if few[split] else x for split, x in images.evaluated.items()]
-    levels = torch.from_numpy(to_images(torch.cat(parts), images.levels)).to(parts[0].device)
-    found: dict[str, list[Evaluated]] = {split: [] for split in images.evaluated}
+    levels, counts = first_grey_levels(models, images)
+    found: dict[str, list[Evaluated]] = {split: [] for split in counts}
     for n_components, weights, log_prob in models.log_probs_discrete(levels):
-        of_splits = log_prob.split([len(part) for part in parts])
+        of_splits = log_prob.split(list(counts.values()))
         for rows, of_split in zip(found.values(), of_splits, strict=True):
             rows.append((n_components, weights, of_split))
     return found
+
+
+def first_grey_levels(models: EvaluatedModels, images: Images) -> tuple[Tensor, dict[str, int]]:
+    """Grey levels uint8 [n, D] of the images whose log P(v) is measured, split by split, and how
+    many each split has."""
+    few = {split: models.largest > MANY or split != "test" for split in images.evaluated}
+    parts = {split: x[:FEW] if few[split] else x for split, x in images.evaluated.items()}
+    levels = to_images(torch.cat([*parts.values()]), images.levels)
+    device = images.evaluated["test"].device
+    return torch.from_numpy(levels).to(device), {split: len(x) for split, x in parts.items()}
 
 
 def density_rows(

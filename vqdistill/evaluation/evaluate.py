@@ -9,15 +9,17 @@ from torch import Tensor
 
 from vqdistill import progress
 from vqdistill.data import Images
-from vqdistill.evaluation.density import density_rows, log_probs_discrete
+from vqdistill.distillation import EXACT_METHOD
+from vqdistill.evaluation.density import density_rows
 from vqdistill.evaluation.evaluated_models import Evaluated, EvaluatedModels
+from vqdistill.evaluation.exact import Checkpoint, exact_likelihoods
 from vqdistill.evaluation.inpainting import (
     first_of_each_class,
     hidden_masks,
     inpainting_rows,
-    joint_and_marginals,
     pictures,
 )
+from vqdistill.evaluation.likelihoods import likelihoods
 
 N_DRAWS = 1  # conditional samples of each picture
 N_FREE = 16  # unconditional samples of each model
@@ -41,12 +43,14 @@ def evaluate(
     n_components: Sequence[int],
     n_scored: int,
     seed: int,
+    checkpoint: Checkpoint | None = None,
 ) -> Evaluation:
     """Evaluate all models that circuits hold.
 
     The density is that of all splits. Test images are inpainted by the models with `n_components`
     components and by the largest of each method; `classify` gives the digits [n] of images [n, D],
-    here of the first `n_scored` completed ones. Pictures are those of the largest.
+    here of the first `n_scored` completed ones. Pictures are those of the largest. The sums of an
+    exact model are kept in `checkpoint`.
     """
     result, of_images = Evaluation([], [], {}, [], {}), []
     largest = {models.method: models for models in sorted(circuits, key=lambda c: c.extent)}
@@ -56,18 +60,19 @@ def evaluate(
     sizes = [max(1, models.largest) for models in circuits]
     for models in progress.track(circuits, "component", sizes):
         wanted = {0, *n_components, largest[models.method].largest}
-        joint, marginals = joint_and_marginals(models, test, ~hidden, wanted)
-        result.test.append(joint)
-        discrete = log_probs_discrete(models, images)
-        for split, x in images.evaluated.items():
-            log_probs = joint if split == "test" else list(models.log_probs(x))
+        if models.method == EXACT_METHOD:
+            found = exact_likelihoods(models, images, ~hidden, checkpoint)
+        else:
+            found = likelihoods(models, images, ~hidden, wanted)
+        result.test.append(found.splits["test"])
+        for split, log_probs in found.splits.items():
             result.density.extend(
-                density_rows(models, log_probs, discrete[split], split, images.levels)
+                density_rows(models, log_probs, found.discrete[split], split, images.levels)
             )
             of_images += [
                 (models.keys(n, weights), split, log_prob) for n, weights, log_prob in log_probs
             ]
-        rows = inpainting_rows(models, images, marginals, n_scored, classify, seed)
+        rows = inpainting_rows(models, images, found.marginals, n_scored, classify, seed)
         result.inpainting.extend(rows)
         if models is largest[models.method]:
             circuit = models.model(models.largest)

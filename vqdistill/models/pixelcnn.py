@@ -38,6 +38,7 @@ class PixelCNN(nn.Module):
         super().__init__()
         self.codebook_size, self.grid = settings.codebook_size, settings.grid
         self.n_classes = n_classes
+        self.tf32 = ("convolutions", "products") if settings.tf32 else ()
         self.evaluations = 0
         width = settings.width
         self.embedding = nn.Embedding(settings.codebook_size, width)

@@ -31,6 +31,7 @@ class VQVAE(nn.Module):
         layers, shapes = encoder_layers(image_shape, settings.grid)
         check_channels(settings.channels, len(layers), settings.grid)
         self.settings = settings
+        self.tf32 = ("convolutions",) if settings.tf32 else ()  # not in what finds codes
         self.image_shape = tuple(image_shape)
         self.grid = settings.grid
         self.codebook_size = settings.codebook_size

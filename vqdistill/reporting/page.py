@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from vqdistill.reporting.names import FIGURES
 from vqdistill.reporting.style import method_styles, model_label, numbers_label
 from vqdistill.reporting.tables import in_order, standard_weights
 
@@ -71,8 +70,8 @@ def page(
         _markdown(_model_rows(summary)),
         "## Figures",
     ]
-    for name in FIGURES:
-        parts += [f"### {name}", f"![{name}](figures/{name}.png)", captions[name].strip()]
+    for name, said in captions.items():
+        parts += [f"### {name}", f"![{name}](figures/{name}.png)", said.strip()]
     return "\n\n".join(parts) + "\n"
 
 

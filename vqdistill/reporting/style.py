@@ -74,10 +74,11 @@ METHODS = {
     "cm": MethodStyle("CM", "#D55E00", "o", True),
     "einet": MethodStyle("EiNet", "#AA4488", "s", True),
     "quad_tree": MethodStyle("quad-tree", "#E69F00", "^", True),
+    "quad_tree_levels": MethodStyle("quad-tree of grey levels", "#553311", "v", True),
     "gmm": MethodStyle("plain mixture", "#8C6D31", "p", True, control=True, letter="N"),
 }
 TRAINED = {"vqvae": "VQ-VAE", "prior": "prior"}
-LEARNED = ("deep", "flat", "cm", "einet", "quad_tree", "gmm")
+LEARNED = ("deep", "flat", "cm", "einet", "quad_tree", "quad_tree_levels", "gmm")
 TRAINED |= {method: METHODS[method].label for method in LEARNED}
 TRAINED |= {"classifier": "classifier"}
 FREE_COLOURS = ("#CC79A7", "#882255", "#661100", "#117733")

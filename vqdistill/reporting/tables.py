@@ -14,6 +14,7 @@ from scipy import stats
 
 from vqdistill.errors import InputError
 from vqdistill.reporting.dictionary import (
+    COLUMNS,
     DENSITY_METRICS,
     EMPTY,
     INPAINTING_METRICS,
@@ -54,11 +55,14 @@ def geometric_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def gather(files: Mapping[str | Path, pd.DataFrame], kind: str) -> pd.DataFrame:
-    """The rows of the tables of many runs, all of one kind, as one table, sorted by its keys.
+    """The rows of the tables of many runs, all of one kind, as one table, sorted by its keys;
+    of no run a table without rows.
 
     Raises InputError, with the files named, where columns differ, a value is missing, a row occurs
     twice, or rows come from different experiments, data sets or numbers of images.
     """
+    if not files:
+        return pd.DataFrame(columns=list(COLUMNS[kind]))
     first = next(iter(files))
     for name, table in files.items():
         if list(table.columns) != list(files[first].columns):

@@ -22,7 +22,7 @@ NEWER_TABLES = ("gain_blocks", "gain_places", "gain_pixels")
 
 
 def draw_charts(job: Job) -> None:
-    """Write each chart as PNG, PDF and SVG."""
+    """Write each chart as PNG, PDF and SVG; those of VQ-VAEs where one is evaluated."""
 
     def table(name: str) -> pd.DataFrame:
         return current_table(job["tables"], name)
@@ -32,15 +32,19 @@ def draw_charts(job: Job) -> None:
     charts = {
         "figure1": density_figure(density, sizes, teachers),
         "figure3": circuits_figure(density),
-        "gain": gain_figure(*(table(f"gain_{part}") for part in ("blocks", "places", "pixels"))),
-        "weights": weights_figure(density),
         "inpainting_metrics": metrics_figure(
             table("inpainting_summary"), classifier["test_accuracy"].iloc[0]
         ),
-        "costs": costs_figure(table("costs")),
         "training": training_figure(table("history")),
-        "codebook": codebook_figure(table("codebook")),
     }
+    if len(teachers):
+        parts = [table(f"gain_{part}") for part in ("blocks", "places", "pixels")]
+        charts |= {
+            "gain": gain_figure(*parts),
+            "weights": weights_figure(density),
+            "costs": costs_figure(table("costs")),
+            "codebook": codebook_figure(table("codebook")),
+        }
     for name, figure in charts.items():
         save(figure, job["figures"] / name)
 

@@ -24,6 +24,7 @@ def write_page(job: Job) -> None:
     captions = {
         name: (job["captions"] / f"{caption(name)}.rst").read_text(encoding="utf-8")
         for name in FIGURES
+        if (job["page"].parent / f"figures/{name}.png").exists()
     }
     text = page(tables[1]["experiment"].iloc[0], *tables, captions)
     with replacing(job["page"]) as temporary:

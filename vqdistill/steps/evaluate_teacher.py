@@ -13,6 +13,7 @@ from vqdistill.evaluation.density import QUANTILES
 from vqdistill.evaluation.divergence import divergence_rows, teacher_density
 from vqdistill.evaluation.evaluate import evaluate
 from vqdistill.evaluation.evaluated_models import EvaluatedModels, distilled_models, exact_models
+from vqdistill.evaluation.exact import Checkpoint
 from vqdistill.evaluation.gain import COLUMNS, Gain, gain
 from vqdistill.evaluation.teacher import bound_rows, code_frequencies, teacher_row
 from vqdistill.files import read_arrays, write_rows
@@ -25,6 +26,7 @@ from vqdistill.provenance.loading import (
     load_vqvae,
     read_latents,
 )
+from vqdistill.provenance.records import file_digest
 from vqdistill.randomness import generator
 from vqdistill.settings import TeacherEvaluation, grid_name
 from vqdistill.steps.job import Job, compute_device, run
@@ -40,8 +42,10 @@ def evaluate_teacher(job: Job) -> None:
     circuits = [models for name in latents for models in read_models(name, latents, vqvae, sizes)]
     circuits += [read_student(path, device) for path in job.paths("students")]
     classify = load_classifier(job["classifier"], device).predict
+    inputs = [path for name in job.reads for path in job.paths(name)]
+    checkpoint = Checkpoint(job["checkpoint"], job.key(*map(file_digest, inputs)))
     found = evaluate(
-        circuits, images, classify, chosen.n_components, chosen.scored_images, job.seed
+        circuits, images, classify, chosen.n_components, chosen.scored_images, job.seed, checkpoint
     )
 
     K = job.settings.codebook_size
@@ -71,6 +75,7 @@ def evaluate_teacher(job: Job) -> None:
     write_rows(job["codebook"], [keys | {"rank": r, "frequency": f} for r, f in frequencies])
     facts = {"model": "vqvae", "grid": keys["grid"], "codebook_size": K}
     job.write_evaluation(found, images, device, **facts)
+    job["checkpoint"].unlink(missing_ok=True)
 
 
 def read_student(path: Path, device: torch.device) -> EvaluatedModels:
@@ -112,5 +117,5 @@ if __name__ == "__main__":
         TeacherEvaluation,
         reads="images vqvae prior codes latents students* classifier",
         writes="density inpainting log_likelihoods pictures teacher bounds divergence gain_blocks"
-        " gain_places gain_pixels codebook record",
+        " gain_places gain_pixels codebook checkpoint record",
     )

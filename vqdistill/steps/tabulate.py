@@ -1,7 +1,9 @@
 """Gather the metric files of all runs into the tables, and test the statements on them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from vqdistill.config import expected_models, settings_of_steps
@@ -26,20 +28,32 @@ from vqdistill.steps.job import Job, run
 
 def tabulate(job: Job) -> None:
     """Write every table of an experiment, complete or not at all."""
-    records = {path: read_record(path) for path in job.paths("records")}
-    selections = {path: read_record(path) for path in job.paths("selections")}
+    files = {name: job.paths(name) for name in (*GATHERED, "pictures", "records", "selections")}
+    tables, pictures = made(files, job.settings)
+    check_complete(tables["density"], pd.DataFrame(expected_models(job.settings)))
+    write(job, tables, pictures)
+
+
+def made(
+    files: Mapping[str, Sequence[Path]], experiment: Experiment
+) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray]]:
+    """All tables, and the pictures that figures show, of the runs with these files.
+
+    files: by table of each run, its 'records' and 'selections', and the 'pictures' of one seed.
+    """
+    records = {path: read_record(path) for path in files["records"]}
+    selections = {path: read_record(path) for path in files["selections"]}
     histories = {
         path.with_name("history.csv"): record
         for path, record in records.items()
         if record["step"].startswith("train")
     }
-    made = [path for name in (*GATHERED, "pictures") for path in job.paths(name)]
-    check_files([*made, *histories], [*records.values(), *selections.values()])
-    check_settings(records | selections, settings_of_steps(job.settings))
-    tables = {name: gather({p: read_csv(p) for p in job.paths(name)}, name) for name in GATHERED}
-    expected = pd.DataFrame(expected_models(job.settings))
-    check_complete(tables["density"], expected)
-    tables["costs"].insert(1, "dataset", tables["density"]["dataset"].iloc[0])
+    read = [path for name in (*GATHERED, "pictures") for path in files[name]]
+    check_files([*read, *histories], [*records.values(), *selections.values()])
+    check_settings(records | selections, settings_of_steps(experiment))
+    tables = {name: gather({p: read_csv(p) for p in files[name]}, name) for name in GATHERED}
+    if "dataset" not in tables["costs"]:
+        tables["costs"].insert(1, "dataset", tables["density"]["dataset"].iloc[0])
     tables["classifier"] = classifier_accuracy(records)
     accuracy = tables["classifier"]["test_accuracy"].iloc[0]
     tables["density_summary"] = density_summary(tables["density"])
@@ -53,12 +67,16 @@ def tabulate(job: Job) -> None:
     )
     tables["thresholds"] = claims.thresholds()
     tables["data_dictionary"] = data_dictionary()
+    pictures = {path.parent.parent.name: read_arrays(path) for path in files["pictures"]}
+    return tables, gather_pictures(pictures, shown_models(tables["density"]))
+
+
+def write(job: Job, tables: dict[str, pd.DataFrame], pictures: dict[str, np.ndarray]) -> None:
+    """Write tables, pictures and the record of them all."""
     for name in TABLES:
         write_csv(job["tables"] / f"{name}.csv", tables[name])
-    pictures = {path.parent.parent.name: read_arrays(path) for path in job.paths("pictures")}
-    rows = shown_models(tables["density"])
-    write_arrays(job["tables"] / "pictures.npz", gather_pictures(pictures, rows))
-    first = next(iter(records.values()))  # all are of the same data, or were refused
+    write_arrays(job["tables"] / "pictures.npz", pictures)
+    first = read_record(job.paths("records")[0])  # all are of the same data, or were refused
     job.write_record("cpu", **{name: first[name] for name in ("dataset", "data_checksum")})
 
 

@@ -9,6 +9,7 @@ from vqdistill import data
 from vqdistill.baselines.quad_tree import SEEN_FIRST, begin
 from vqdistill.circuits.quad_tree import QuadTree
 from vqdistill.distillation import deep
+from vqdistill.distillation.code_start import begin_with_codes
 from vqdistill.provenance.loading import images_of, load_prior, load_vqvae
 from vqdistill.provenance.records import file_digest
 from vqdistill.randomness import generator
@@ -42,8 +43,9 @@ def on_samples(job: Job, device: torch.device) -> tuple[EMTrainer, dict[str, Any
     own = job.settings
     vqvae, prior = load_vqvae(job["vqvae"], device), load_prior(job["prior"], device)
     draws = generator(job.seed, "samples of the teacher", device)
-    samples = deep.sampled(vqvae, prior, own.samples, own.training.batch_size, draws)
-    validation = next(deep.sampled(vqvae, prior, deep.HELD_OUT, deep.HELD_OUT, draws)(draws))
+    sampled = partial(deep.sampled, vqvae, prior, generator=draws, pixel_noise=own.pixel_noise)
+    samples = sampled(own.samples, own.training.batch_size)
+    validation = next(sampled(deep.HELD_OUT, deep.HELD_OUT)(draws))
     if own.circuit == "mixture":
         noise = generator(job.seed, "training student", device)
         return deep.flat_trainer(samples, validation, noise, own), {}
@@ -52,7 +54,10 @@ def on_samples(job: Job, device: torch.device) -> tuple[EMTrainer, dict[str, Any
     if levels is None:
         levels, tried = deep.tried_class_levels(vqvae.image_shape, learner, own)
     facts = {"class_levels": levels, "tried_class_levels": tried}
-    return learner(own.model_copy(update={"class_levels": levels})), facts
+    trainer = learner(own.model_copy(update={"class_levels": levels}))
+    if own.start == "codes":
+        begin_with_codes(trainer.model, vqvae, samples, draws, own)
+    return trainer, facts
 
 
 def on_images(job: Job, model: QuadTree | None, device: torch.device) -> EMTrainer:

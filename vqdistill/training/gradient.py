@@ -8,6 +8,7 @@ from torch.optim.adam import adam
 
 from vqdistill.training.cuda_graph import GraphedStep
 from vqdistill.training.loop import Progress, as_tuple
+from vqdistill.training.tf32 import tf32
 
 
 class GradientTrainer:
@@ -18,7 +19,8 @@ class GradientTrainer:
     validation a generator that is seeded alike each time stands in for it.
 
     On a GPU a training step is recorded as a CUDA graph, for which a loss must neither wait for the
-    device nor copy from the host; a model whose loss does says `recordable = False`.
+    device nor copy from the host; a model whose loss does says `recordable = False`. A model whose
+    training steps may be in TF32 names those parts of them in `tf32`.
     """
 
     def __init__(
@@ -61,8 +63,9 @@ class GradientTrainer:
     def _step(self, *batch: Tensor) -> Tensor:
         """Move the parameters by the gradient of one batch; the loss and its parts [1 + parts]."""
         self.model.zero_grad()
-        loss, self.names, values = self._loss(batch, self.generator)
-        loss.backward()
+        with tf32(getattr(self.model, "tf32", ())):
+            loss, self.names, values = self._loss(batch, self.generator)
+            loss.backward()
         self.optimiser.step()
         return values
 

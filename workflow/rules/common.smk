@@ -14,7 +14,7 @@ from vqdistill.errors import InputError
 from vqdistill.provenance import command_lines
 from vqdistill.provenance.records import step_version
 from vqdistill.reporting import names
-from vqdistill.settings import plain
+from vqdistill.settings import Packing, plain
 
 # Snakemake has guessed the types of what --config holds.
 for entry in workflow.config_settings.config_args or []:

@@ -25,7 +25,11 @@ rule evaluate_teacher:
         runtime=growing(1440),
         gpu=1,
     params:
-        **options("evaluate_teacher", experiments.teacher_evaluation_settings),
+        **options(
+            "evaluate_teacher",
+            experiments.teacher_evaluation_settings,
+            checkpoint=f"{RESULTS}/checkpoints/evaluation-{{teacher}}/seed-{{seed}}.safetensors",
+        ),
     shell:
         "python -m vqdistill.steps.evaluate_teacher {params.files} {params.values}"
         " --threads {threads} > {log} 2>&1"

@@ -33,7 +33,7 @@ CLOSE = 1.35  # ratio of two sizes whose labels would run into each other
 FLOOR = "independent Gaussians, the floor"
 SMALL = 1e-3  # bits per dimension, within which the axis of differences is linear
 KEYS = ["method", "grid", "codebook_size"]  # of a curve
-OF_FIGURE_3 = ("deep", "flat", "quad_tree")
+OF_FIGURE_3 = ("deep", "flat", "quad_tree", "quad_tree_levels")
 
 
 @mpl.rc_context(RC)
