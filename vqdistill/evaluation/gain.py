@@ -25,7 +25,7 @@ from vqdistill.models.vqvae import VQVAE
 FLAT, DEEP = "dmrs", "deep"
 PIXELS = 32_000  # of the first test images, together
 COMPONENTS = 64  # of a mixture, at a time
-SIDE = 4  # of the squares of pixels that `places` are
+SQUARES = 7  # at most so many, about, beside each other are the `places` of an image
 SIGMAS = (0.0, 0.01, 0.03, 0.1, 0.3)  # lower ends of the ranges of σ
 GREYS = ("black", "grey", "white")
 
@@ -79,7 +79,7 @@ def block_rows(
 def place_rows(bits: Tensor, image_shape: tuple[int, int]) -> Iterator[dict[str, float]]:
     """Mean bits of the pixels of each square of an image, by its first row and column."""
     of_pixels = bits.mean(0)  # [D]
-    for square in blocks(image_shape, SIDE):
+    for square in blocks(image_shape, max(1, max(image_shape) // SQUARES)):
         row, column = divmod(square.nonzero()[0].item(), image_shape[1])
         yield {"row": row, "column": column, "bits": of_pixels[square].mean().item()}
 

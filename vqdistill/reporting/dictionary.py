@@ -263,7 +263,7 @@ COLUMNS["gain_blocks"] = {
 }
 COLUMNS["gain_places"] = {
     **_EXPLAINED,
-    "row": ("pixels", "First row of a square of 4x4 pixels, from 0."),
+    "row": ("pixels", "First row of a square of pixels, from 0."),
     "column": ("pixels", "First column of the square, from 0."),
     "bits": ("bits", "Mean of the square's pixels, each given those before it in reading order."),
     **_CODE,

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vqdistill.reporting.figures.layout import SEED
+from vqdistill.reporting.figures.layout import SEED, legend_of_all
 from vqdistill.reporting.style import (
     GREY,
     METHODS,
@@ -30,7 +30,7 @@ def gain_figure(blocks: pd.DataFrame, places: pd.DataFrame, pixels: pd.DataFrame
     the gain by place. Means over seeds, thin lines single seeds.
     """
     teachers = sorted(set(blocks[TEACHER].itertuples(index=False, name=None)))
-    height = 0.5 + 2.1 * max(1, len(teachers))
+    height = 0.7 + 2.1 * max(1, len(teachers))
     figure = Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
     if not teachers:
         figure.text(0.5, 0.5, "no deep circuit beside DMRS in this experiment", ha="center")
@@ -51,8 +51,7 @@ def gain_figure(blocks: pd.DataFrame, places: pd.DataFrame, pixels: pd.DataFrame
         strict=True,
     ):
         axes.set_title(title)
-    panels[0, 0].legend()
-    panels[0, 1].legend(title="pixels", title_fontsize=7, loc="upper left")
+    legend_of_all(figure, columns=5)
     return figure
 
 
@@ -81,17 +80,16 @@ def _draw_pixels(axes: Axes, table: pd.DataFrame) -> None:
         for grey, ink in INKS.items():
             if grey in gains:
                 part = np.clip(sign * gains[grey].to_numpy(), 0, None) * sign
-                label = grey if sign == 1 else None
+                label = f"gain at {grey} pixels" if sign == 1 else None
                 axes.bar(
                     place, part, 0.75, end, color=ink, edgecolor=GREY, linewidth=0.6, label=label
                 )
                 end = end + part
     axes.axhline(0, color=GREY, linewidth=0.7)
-    ends = [*gains.index[1:], None]
-    names = [_range(*pair) for pair in zip(gains.index, ends, strict=True)]
-    ticks = [f"{name}\n{share:.0%}" for name, share in zip(names, shares, strict=True)]
-    axes.set_xticks(place, ticks)
-    axes.set_xlabel("σ, and its share of all pixels")
+    axes.set_xticks(place[1:] - 0.5, [f"{sigma:g}" for sigma in gains.index[1:]])
+    axes.set_xticks(place, [f"{share:.0%}" for share in shares], minor=True)
+    axes.tick_params(axis="x", which="minor", length=0, pad=15, labelcolor=GREY)
+    axes.set_xlabel("σ, and shares of all pixels")
     axes.set_ylabel("gain in bits")
 
 
@@ -111,10 +109,3 @@ def _gains(table: pd.DataFrame, keys: list[str], measure: str) -> pd.Series:
     """Bits of the flat mixture minus those of the deep circuit, mean over seeds, by keys."""
     by_method = table.pivot_table(measure, ["seed", *keys], "method")
     return (by_method[FLAT] - by_method[DEEP]).groupby(keys).mean()
-
-
-def _range(low: float, high: float | None) -> str:
-    """'< 0.01', '0.01–0.03' or '> 0.3'."""
-    if high is None:
-        return f"> {low:g}"
-    return f"{low:g}–{high:g}" if low else f"< {high:g}"
