@@ -118,6 +118,14 @@ def trained(name, *others, seed="{seed}"):
     return {Path(file).stem: f"{RESULTS}/models/{name}/seed-{seed}/{file}" for file in files}
 
 
+def teacher_of(wildcards):
+    """What a circuit learns from: the weights of a VQ-VAE and its prior, and images if so set."""
+    method, teacher, _ = STUDENTS[wildcards.student]
+    seed = f"seed-{wildcards.seed}/weights.safetensors"
+    found = {kind: f"{RESULTS}/models/{kind}-{teacher}/{seed}" for kind in ("vqvae", "prior")}
+    return found | ({"images": IMAGES} if EXPERIMENT.students[method].settings.images else {})
+
+
 def weights_of_students(wildcards):
     """The files of all circuits that are learned from a teacher's samples."""
     models = experiments.students_of(EXPERIMENT, wildcards.teacher)

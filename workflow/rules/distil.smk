@@ -28,14 +28,6 @@ rule distil:
         " --threads {threads} > {log} 2>&1"
 
 
-def teacher_of(wildcards):
-    """What a circuit learns from: the weights of a VQ-VAE and its prior, and images if so set."""
-    method, teacher, _ = STUDENTS[wildcards.student]
-    seed = f"seed-{wildcards.seed}/weights.safetensors"
-    found = {kind: f"{RESULTS}/models/{kind}-{teacher}/{seed}" for kind in ("vqvae", "prior")}
-    return found | ({"images": IMAGES} if EXPERIMENT.students[method].settings.images else {})
-
-
 rule train_student:
     input:
         unpack(teacher_of),
