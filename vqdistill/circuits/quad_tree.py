@@ -123,7 +123,7 @@ class SumProductLayer(nn.Module):
         parents = torch.tensor([p for group in quarters.parents for p in group])
         self.register_buffer("parents", parents, persistent=False)  # [children]
         shape = (quarters.n_children, n_classes, size, size)
-        self.register_buffer("weights", torch.softmax(0.5 * torch.randn(shape), -1))
+        self.register_buffer("weights", torch.softmax(2 * torch.randn(shape), -1))
 
     def upward(self, below: Tensor, maximise: bool) -> tuple[Level, Tensor]:
         """The level above units [children, C', K, B]; also the scales of its classes [C, B]."""
