@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from helpers import ROOT, configuration
 
-from vqdistill.config import checked
+from vqdistill.config import baselines, checked, teachers
 from vqdistill.estimates import (
     LAST_JOBS,
     MEASURED,
@@ -18,6 +18,7 @@ from vqdistill.estimates import (
     estimates,
     jobs,
     measured_jobs,
+    parts,
     wall_hours,
 )
 from vqdistill.files import read_csv
@@ -127,3 +128,26 @@ def test_durations_are_said_as_people_say_them():
     seconds = {12: "12 s", 90: "2 min", 3600: "1 h 0 min", 5400: "1 h 30 min", 400000: "111 h"}
     assert {s: duration(s / 3600) for s in seconds} == seconds
     assert duration(np.nan) == "-"
+
+
+def test_parts_are_chains_seed_by_seed_and_of_each_seed_the_longest_first():
+    quick = resolved("quick", seeds=[1, 2])
+    seconds = jobs(quick)["name"].str.contains("4x4").map({True: 100.0, False: 10.0})
+    on_gpu = [
+        record | {"wall_seconds": time}
+        for record, time in zip(records(quick, device="NVIDIA H200"), seconds, strict=True)
+    ]
+    planned = estimates(quick, measured_jobs(quick, on_gpu))
+    table = parts(quick, planned)
+    assert table["seed"].is_monotonic_increasing
+    assert {*table["seed"]} == {1, 2}
+    for _, of_seed in table.groupby("seed"):
+        assert of_seed["gpu_minutes"].is_monotonic_decreasing
+        assert of_seed["model"].iloc[0] == "4x4-K32"
+        assert {*of_seed["model"]} == {*teachers(quick), *baselines(quick)}
+    first = table.iloc[0]
+    of_chain = planned[planned["name"].str.contains("4x4")]
+    assert first["gpu_minutes"] == pytest.approx(60 * of_chain["gpu_hours"].sum(), abs=0.1)
+    assert first["jobs"] == len(of_chain)
+    assert table["target"].iloc[0] == "results/quick/metrics/4x4-K32/seed-1/density.csv"
+    assert table["cpu_minutes"].isna().all()

@@ -219,13 +219,38 @@ def wall_hours(jobs: pd.DataFrame, cores: int) -> float:
     """Hours from images to evaluations on so many cores, if all of them are always at work; at
     least those of the longest chain of jobs that wait for each other. NaN if unknown.
     """
-    chains = jobs["name"].str.replace(
-        r"^\w+-(\d+x\d+-K\d+).*", r"\1", regex=True
-    )  # by teacher or model
     first = jobs.loc[jobs["rule"] == "prepare_data", "cpu_hours"].sum()
-    longest = first + jobs.groupby(chains)["cpu_hours"].sum().max()
+    longest = first + jobs.groupby(_chains(jobs))["cpu_hours"].sum().max()
     total = (jobs["cpu_hours"] * jobs["jobs"]).sum(skipna=False)
     return np.nan if np.isnan(total) else max(total / cores, longest)
+
+
+def parts(experiment: Experiment, jobs: pd.DataFrame) -> pd.DataFrame:
+    """The experiment in parts for several machines, in the order in which they are best run.
+
+    A part is all jobs of a teacher or of another model, and one seed: a chain, since they wait for
+    each other. Whole seeds come first, and of a seed the longest part. Columns: seed; model; jobs;
+    gpu_minutes and cpu_minutes, missing where no job of a kind was measured; target, the file that
+    is asked for.
+    """
+    of_seeds = jobs[~jobs["rule"].isin(["prepare_data", "train_classifier"])]
+    hours = of_seeds.groupby(_chains(of_seeds))[["gpu_hours", "cpu_hours"]]
+    minutes = (
+        (60 * hours.sum(min_count=1)).round(1).set_axis(["gpu_minutes", "cpu_minutes"], axis=1)
+    )
+    minutes = minutes.assign(jobs=hours.size()).sort_values([*minutes], ascending=False)
+    minutes = minutes.rename_axis("model").reset_index()
+    table = pd.concat([minutes.assign(seed=seed) for seed in experiment.seeds], ignore_index=True)
+    folder = f"results/{experiment.experiment}/metrics/"
+    table["target"] = (
+        folder + table["model"] + "/seed-" + table["seed"].astype(str) + "/density.csv"
+    )
+    return table[["seed", "model", "jobs", "gpu_minutes", "cpu_minutes", "target"]]
+
+
+def _chains(jobs: pd.DataFrame) -> pd.Series:
+    """The teacher of each job, such as '2x2-K16', or else its model."""
+    return jobs["name"].str.replace(r"^\w+-(\d+x\d+-K\d+).*", r"\1", regex=True)
 
 
 def duration(hours: float) -> str:

@@ -186,8 +186,8 @@ class ContinuousMixture(Settings):
     """Of the decoder's transposed convolutions; the last is 2, a mean and a deviation."""
     points: Components = 16384
     """Integration points of a training step; a multiple of `chunk` where they are more."""
-    chunk: Components = 1024
-    """Points that batch norm sees, and memory holds, at a time."""
+    chunk: Components = 16384
+    """Points that batch norm sees, and memory holds, at a time: 1 GB for 1,024 of them."""
     objective: Literal["mixture", "best"] = "mixture"
     """Train on all points, or on the best point of each image."""
     tf32: bool = True

@@ -178,6 +178,6 @@ def normal_points(n: int, dimension: int, generator: torch.Generator) -> Tensor:
     One seed is drawn from the generator, whatever n: a shorter set is a prefix of a longer one.
     """
     engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=drawn_seed(generator))
-    uniform = engine.draw(n, dtype=torch.float64)
+    uniform = engine.draw(n, dtype=torch.float64).to(generator.device)
     half_step = 0.5 / 2**engine.MAXBIT  # the points lie on a lattice that includes 0
     return torch.special.ndtri(uniform + half_step)

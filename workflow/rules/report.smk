@@ -112,7 +112,12 @@ rule plan:
         "../../environment.yml"
     threads: 2**10  # all that there are
     params:
-        **options("plan", EXPERIMENT, plan=f"{RESULTS}/plan/plan.csv"),
+        **options(
+            "plan",
+            EXPERIMENT,
+            plan=f"{RESULTS}/plan/plan.csv",
+            parts=f"{RESULTS}/plan/parts.csv",
+        ),
     shell:
         "python -m vqdistill.steps.plan {params.files} {params.values}"
         " --threads {threads} 2>&1 | tee {log}"
