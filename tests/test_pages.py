@@ -54,11 +54,15 @@ def test_the_blocks_of_the_page_run_one_after_the_other(clone):
     torch.testing.assert_close(found["same"].log_prob(x), found["model"].log_prob(x))
 
 
-def test_the_committed_model_is_small_and_knows_what_it_is():
-    (path,) = REFERENCE.glob("*.safetensors")
-    assert path.stat().st_size <= LARGEST
-    model = vqdistill.load(path)
-    assert (model.image_shape, model.levels) == ((28, 28), 256)
-    assert path.stem.endswith(f"-N{model.n_components}")
-    for page in ("README.md", "docs/using.md"):
-        assert path.name in (ROOT / page).read_text(encoding="utf-8")
+def test_the_committed_models_are_small_and_know_what_they_are():
+    paths = sorted(REFERENCE.glob("*.safetensors"))
+    assert [path.stem.partition("-")[0] for path in paths] == ["deep", "dmrs"]
+    deep, mixture = map(vqdistill.load, paths)
+    assert paths[0].stem.endswith(f"-{deep.size}")
+    assert paths[1].stem.endswith(f"-N{mixture.n_components}")
+    using = (ROOT / "docs/using.md").read_text(encoding="utf-8")
+    for path, model in zip(paths, (deep, mixture), strict=True):
+        assert path.stat().st_size <= LARGEST
+        assert (model.image_shape, model.levels) == ((28, 28), 256)
+        assert path.name in using
+    assert paths[1].name in (ROOT / "README.md").read_text(encoding="utf-8")

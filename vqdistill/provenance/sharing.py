@@ -1,8 +1,9 @@
-"""What of a finished experiment lets anybody ask its best distilled model: one file, and images."""
+"""What of a finished experiment lets anybody ask its best distilled models: files, and images."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from vqdistill import data
 from vqdistill.circuits.base import Circuit
@@ -14,17 +15,24 @@ LARGEST = 10**6  # bytes of a model that is committed
 WEIGHT = 8  # bytes of a mixture weight in a file
 
 
-def save_best_distilled(results: Path, folder: Path) -> Path | None:
-    """The distilled model of the lowest validation BPD whose file has at most `LARGEST` bytes.
+def save_best_distilled(results: Path, folder: Path) -> list[Path]:
+    """The mixture and the deep circuit of the lowest validation BPD, of those that are distilled
+    and whose files have at most `LARGEST` bytes.
 
-    It is written to <folder>/<method>-<grid>-K<K>-N<N>.safetensors; None where there is none.
+    They are written to <folder>/<method>-<grid>-K<K>-N<N>.safetensors, and -<size> for -N<N>.
     """
     table = read_csv(results / "tables/density.csv")
     distilled = (table.grid.fillna("-") != "-") & (table.n_components * WEIGHT < LARGEST)
     rows = table[distilled & (table.split == "validation")].sort_values("bpd", kind="stable")
+    kinds = (rows[rows["size"] == 0], rows[rows["size"] > 0])
+    return [path for kind in kinds if (path := _first_small(results, folder, kind))]
+
+
+def _first_small(results: Path, folder: Path, rows: pd.DataFrame) -> Path | None:
+    """The file of the first model that is small; None where there is none."""
     for row in rows.itertuples():
-        path = folder / f"{row.method}-{row.grid}-K{row.codebook_size}-N{row.n_components}"
-        path = path.with_suffix(".safetensors")
+        extent = row.size or f"N{row.n_components}"
+        path = folder / f"{row.method}-{row.grid}-K{row.codebook_size}-{extent}.safetensors"
         _loaded(results, row).save(path)
         if path.stat().st_size <= LARGEST:
             return path
@@ -33,16 +41,11 @@ def save_best_distilled(results: Path, folder: Path) -> Path | None:
 
 
 def _loaded(results: Path, row) -> Circuit:
+    keys = {"grid": row.grid, "codebook_size": int(row.codebook_size), "seed": int(row.seed)}
+    if row.size:
+        return load(results, row.method, size=int(row.size), **keys)
     n_components = 0 if row.method == EXACT_METHOD else int(row.n_components)
-    return load(
-        results,
-        row.method,
-        grid=row.grid,
-        codebook_size=int(row.codebook_size),
-        n_components=n_components,
-        weights=row.weights,
-        seed=int(row.seed),
-    )
+    return load(results, row.method, n_components=n_components, weights=row.weights, **keys)
 
 
 def example_images(results: Path) -> dict[str, np.ndarray]:

@@ -23,9 +23,9 @@ MODEL, EXAMPLES = "models/*.safetensors", "models/examples.npz"
 
 
 def copy_reference(job: Job) -> None:
-    """Replace the reference by this experiment's files, with the best distilled model that is small
-    and some images to ask it about, and write the page of its figures. All other models stay
-    behind. What others put into the reference, such as a README.md, stays there."""
+    """Replace the reference by this experiment's files, with the best distilled models that are
+    small and some images to ask them about, and write the page of its figures. All other models
+    stay behind. What others put into the reference, such as a README.md, stays there."""
     results, reference = job["results"], job["reference"]
     paths = [path for pattern in COPIED for path in sorted(results.glob(pattern))]
     if not paths:
@@ -34,7 +34,7 @@ def copy_reference(job: Job) -> None:
     for path in paths:
         with replacing(reference / path.relative_to(results)) as temporary:
             shutil.copyfile(path, temporary)
-    wanted.add(save_best_distilled(results, reference / "models"))
+    wanted |= {*save_best_distilled(results, reference / "models")}
     write_arrays(reference / EXAMPLES, example_images(results))
     for path in {path for part in (*COPIED, MODEL) for path in reference.glob(part)} - wanted:
         path.unlink()
