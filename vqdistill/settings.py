@@ -187,7 +187,7 @@ class ContinuousMixture(Settings):
     points: Components = 16384
     """Integration points of a training step; a multiple of `chunk` where they are more."""
     chunk: Components = 16384
-    """Points that batch norm sees, and memory holds, at a time: 1 GB for 1,024 of them."""
+    """Points that batch norm sees, and memory holds, at a time: 7 GB for 16,384 of them."""
     objective: Literal["mixture", "best"] = "mixture"
     """Train on all points, or on the best point of each image."""
     tf32: bool = True

@@ -75,7 +75,7 @@ rule train_baseline:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * (20000 if wildcards.model == "cm" else 6000),
+        mem_mb=lambda wildcards, attempt: attempt * (10000 if wildcards.model == "cm" else 6000),
         runtime=growing(1440),
         gpu=1,
     params:
