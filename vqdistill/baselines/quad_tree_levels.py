@@ -5,6 +5,8 @@ takes E[x | bin] and E[x² | bin] in place of x and x², which integrates the no
 Everything else is as in `quad_tree`.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,6 @@ from vqdistill.baselines import quad_tree
 from vqdistill.baselines.quad_tree import build
 from vqdistill.circuits.grey_levels import expected_moments, log_mass
 from vqdistill.circuits.leaves import GaussianLeaves
-from vqdistill.circuits.quad_tree import QuadTree
-from vqdistill.data import Batches
 from vqdistill.training.em import EMTrainer
 
 Settings = settings.QuadTree
@@ -46,17 +46,7 @@ class GreyLevelTrainer(EMTrainer):
         return torch.cat(found)
 
 
-def trainer(
-    model: QuadTree,
-    batches: Batches,
-    validation_x: Tensor,
-    generator: torch.Generator,
-    settings: Settings,
-) -> EMTrainer:
-    """The trainer of `quad_tree`, for grey levels."""
-    return quad_tree.trainer(
-        model, batches, validation_x, generator, settings, kind=GreyLevelTrainer
-    )
+trainer = partial(quad_tree.trainer, kind=GreyLevelTrainer)
 
 
 def _by_leaf(

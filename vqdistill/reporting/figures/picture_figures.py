@@ -12,6 +12,7 @@ unconditional  float [M, n, h, w]       x ~ p(x), the mean of the sampled compon
 """
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -162,9 +163,11 @@ def _canvas_figure(
     """
     longest = max(len(line) for label in rows.values() for line in label.splitlines())
     left, right = 0.14 + 0.058 * longest, 0.06  # 7 pt letters
-    top, bottom = 0.24 if columns else 0.06, 0.08 + 0.12 * len(note.splitlines())
     height, width, _ = canvas.shape
     inches = min((PAGE_WIDTH - left - right) / width, 8.8 / height, inches)
+    letters = int((left + width * inches) / 0.058)
+    note = "\n".join(fill(line, letters) for line in note.splitlines())
+    top, bottom = 0.24 if columns else 0.06, 0.08 + 0.12 * len(note.splitlines())
     size = (left + right + width * inches, top + bottom + height * inches)
     figure = Figure(figsize=size)
     axes: Axes = figure.add_axes(
